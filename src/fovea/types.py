@@ -1,0 +1,101 @@
+"""What passes between data, models and tasks, so that none of them needs to import another.
+
+Shape legend, used in every docstring of fovea: B batch, C channels, H/W height and width in
+pixels, K classes, F features, N samples of a split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+PADDING_INDEX = -1
+"""Index of a sample that only fills up a rank's last evaluation batch: never counted."""
+
+
+def unreadable_index(index: int) -> int:
+    """Encode in the index of a sample that file ``index`` could not be read (see `Batch`)."""
+    return -2 - index
+
+
+class Batch(NamedTuple):
+    """What a data loader yields and what a task receives.
+
+    Attributes:
+        images: (B, C, H, W) uint8 from the loader; float, normalised, channels_last on the device.
+        labels: (B,) int64 in [0, K). A task for unlabelled images gets zeros.
+        indices: (B,) int64. ``i >= 0`` is the i-th sample of the split. ``-1`` is padding, there
+            so that every rank makes the same number of evaluation steps. ``-2 - i`` says that file
+            ``i`` could not be read: in training another sample with its own label stands in its
+            place, in evaluation the entry is blank. Evaluation counts entries with
+            ``indices >= 0`` and no others.
+        targets: (B, K) float soft labels after mixup or cutmix, else None.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    targets: Tensor | None = None
+
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the tensor a network evaluates: the part that must never differ.
+
+    Attributes:
+        image_size: side in pixels of the square the network sees.
+        channels: 1 (grey) or 3 (RGB).
+        mean: per channel, on the [0, 1] scale.
+        std: per channel, on the [0, 1] scale.
+        resize: length of the shorter side before the centre crop, in pixels. None: the whole image
+            is resized to the square, without a crop.
+        interpolation: always antialiased.
+    """
+
+    image_size: int
+    channels: int = 3
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    resize: int | None = None
+    interpolation: Interpolation = "bilinear"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network sees."""
+        return self.channels, self.image_size, self.image_size
+
+    def resizing(self) -> v2.Transform:
+        """Return the transform from any (C, h, w) uint8 image to (C, H, W) uint8."""
+        mode = v2.InterpolationMode(self.interpolation)
+        size = (self.image_size, self.image_size)
+        if self.resize is None:
+            return v2.Resize(size, interpolation=mode, antialias=True)
+        return v2.Compose(
+            [v2.Resize(self.resize, interpolation=mode, antialias=True), v2.CenterCrop(size)]
+        )
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return (..., C, H, W) uint8 ``images`` float32: on [0, 1], less mean, over std."""
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        return (images.float() / 255 - mean) / std
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types only, fit for JSON and for a ``weights_only`` checkpoint."""
+        fields = asdict(self)
+        return {**fields, "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
+        """Return what `to_dict` wrote."""
+        return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
