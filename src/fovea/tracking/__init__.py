@@ -1,0 +1,18 @@
+"""Where a run's numbers go: a CSV table, W&B, TensorBoard, the terminal, a record of versions."""
+
+from fovea.tracking.environment import environment_record
+from fovea.tracking.metrics_csv import MetricsCSV
+from fovea.tracking.progress import EpochLines
+from fovea.tracking.tensorboard import tensorboard_logger
+from fovea.tracking.wandb_access import wandb_mode
+from fovea.tracking.wandb_run import WandbRun, wandb_logger
+
+__all__ = [
+    "EpochLines",
+    "MetricsCSV",
+    "WandbRun",
+    "environment_record",
+    "tensorboard_logger",
+    "wandb_logger",
+    "wandb_mode",
+]
