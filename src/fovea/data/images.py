@@ -1,0 +1,163 @@
+"""From an image file, however odd, to a uint8 tensor; or to one sentence why not."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tvf
+
+from fovea.errors import FoveaError
+from fovea.types import Preprocessing
+
+IMAGE_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in "jpg jpeg jpe jfif png apng bmp gif webp tif tiff ppm pgm pbm pnm".split()  # noqa: SIM905
+)
+"""Files whose lower-cased suffix is one of these are taken for images; their content decides the
+format."""
+
+MAX_ASPECT = 16
+"""An image longer than this many times its short side is cut to its middle before a resize that
+keeps the aspect: 1 x 20,000 pixels would become 224 x 4,480,000 otherwise, and 3 GB."""
+
+# Between one and two times its limit Pillow only warns, and the image is fine; beyond, it raises.
+# Not by a context manager around each read, which is not safe in threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+_SIXTEEN_BIT_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
+_ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
+_ORIENTATION_TAG = 0x0112
+
+
+class UnreadableImage(FoveaError):  # noqa: N818 - named for what it is about
+    """An image that cannot be decoded; `reason` says why, without the path."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"Cannot read image {path}: {reason}. Remove or mend the file, or go on without such "
+            "files by data.on_bad_image=skip (counted at the end) or =report (named at once)."
+        )
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.reason)
+
+
+def decode_image(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
+    """Return the image in file ``path`` as (C, h, w) uint8, upright and in RGB or grey.
+
+    The content decides the format, never the suffix. EXIF orientation is applied. Transparency is
+    laid on white. 16-bit greys keep their high byte. Of an animation the first frame counts.
+
+    Raises:
+        UnreadableImage: empty, truncated or no image at all; more pixels than Pillow's limit
+            against decompression bombs; pixel types without a known range (32-bit float).
+    """
+    name = os.fspath(path)
+    try:
+        data = Path(name).read_bytes()
+    except OSError as error:
+        raise UnreadableImage(name, error.strerror or type(error).__name__) from error
+    return decode_bytes(data, name, channels)
+
+
+def decode_bytes(data: bytes, name: str, channels: int = 3) -> Tensor:
+    """Return the encoded image ``data`` as `decode_image` does; ``name`` is for messages."""
+    if not data:
+        raise UnreadableImage(name, "the file is empty (0 bytes)")
+    try:
+        with open_image(data) as image:
+            return to_tensor(image, channels)
+    except UnreadableImage:
+        raise
+    except (
+        Exception
+    ) as error:  # Pillow's plugins raise anything: OSError, SyntaxError, struct.error
+        raise UnreadableImage(name, _reason(error)) from error
+
+
+def to_tensor(image: Image.Image, channels: int = 3) -> Tensor:
+    """Return the first frame of ``image`` as (C, h, w) uint8, as `decode_image` says."""
+    pixels = np.array(_upright(image, channels))
+    if channels == 1:
+        return torch.from_numpy(pixels)[None]
+    # Not made contiguous: torchvision resizes this channels-last view fastest.
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Return the image of ``data`` with its header parsed and its pixels not yet decoded."""
+    return Image.open(io.BytesIO(data))
+
+
+def _upright(image: Image.Image, channels: int) -> Image.Image:
+    """Return the first frame, turned as EXIF says, in mode RGB (3 channels) or L (1)."""
+    if image.mode in _SIXTEEN_BIT_MODES:
+        image = _high_byte(image)
+    elif image.mode == "F":
+        raise ValueError("32-bit float pixels have no known range; save it with 8 bits a channel")
+    if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB" if channels == 3 else "L")
+
+
+def _high_byte(image: Image.Image) -> Image.Image:
+    # convert("L") would clip everything above 255 to white.
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError("32-bit integer pixels beyond 16 bits have no known range")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image in any format Pillow knows"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too many pixels ({error})"
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """Return (..., c, h, w) uint8 ``images`` with ``channels`` (1 or 3) instead of c channels."""
+    if images.shape[-3] == channels:
+        return images
+    return tvf.grayscale_to_rgb(images) if channels == 3 else tvf.rgb_to_grayscale(images)
+
+
+class TrimLong(torch.nn.Module):
+    """The middle of images longer than `MAX_ASPECT` times their short side; others untouched."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return (C, h, w) ``image`` with its long side cut to `MAX_ASPECT` short sides."""
+        limit = MAX_ASPECT * min(image.shape[-2:])
+        if max(image.shape[-2:]) <= limit:
+            return image
+        return tvf.center_crop(image, [min(side, limit) for side in image.shape[-2:]])
+
+
+def evaluation_transform(preprocessing: Preprocessing) -> v2.Transform:
+    """Return the transform from any (C, h, w) uint8 image to (C, H, W) uint8 for evaluation.
+
+    The shorter side is resized to ``preprocessing.resize`` pixels and the centre square cut out; or
+    the whole image is resized to the square where ``resize`` is None. Antialiased.
+    """
+    mode = v2.InterpolationMode(preprocessing.interpolation)
+    size = [preprocessing.image_size, preprocessing.image_size]
+    if preprocessing.resize is None:
+        return v2.Resize(size, interpolation=mode, antialias=True)
+    resize = v2.Resize(preprocessing.resize, interpolation=mode, antialias=True)
+    return v2.Compose([TrimLong(), resize, v2.CenterCrop(size)])
