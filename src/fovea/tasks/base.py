@@ -180,6 +180,8 @@ class Task(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make the random draws of this step independent of all that came before."""
+        # The step that loggers are given; after a resume Lightning guesses it, at times one too many.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
         replicas.seed_step(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

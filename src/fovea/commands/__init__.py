@@ -1,0 +1,1 @@
+"""One module a command: ``run(cfg, overrides)`` is what ``python src/<command>.py`` does."""

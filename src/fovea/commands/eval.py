@@ -1,0 +1,162 @@
+"""``python src/eval.py``: a checkpoint, or pre-trained weights, on any split of any data set."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from omegaconf import DictConfig, open_dict
+from PIL import Image
+
+from fovea import console, devices, run_folder
+from fovea.data import ImageDataModule
+from fovea.errors import FoveaError
+from fovea.evaluation import write_report
+from fovea.experiment import build_data, build_model, build_node, plain_config
+from fovea.inference import Checkpoint, read_checkpoint, restore_model
+from fovea.models import weights_preprocessing
+from fovea.tasks import ClassificationTask
+from fovea.tracking import WandbRun, environment_record
+
+log = logging.getLogger("fovea")
+
+
+def evaluate(
+    task: ClassificationTask,
+    data: ImageDataModule,
+    trainer: lightning.Trainer,
+    split: str,
+    folder: Path,
+) -> dict[str, float]:
+    """Return the metrics of ``task`` on ``split``, each sample counted once on any number of ranks.
+
+    Args:
+        task: with the weights to be judged.
+        data: prepared.
+        trainer: gives devices and precision.
+        split: "train" (without augmentation), "val" or "test".
+        folder: where rank 0 writes predictions, tables and pictures.
+
+    Raises:
+        FoveaError: the data set has no such split.
+    """
+    dataset = data.dataset(split)
+    data.test_split = task.test_split = split
+    # The caller says where the numbers go: as one more row of the curves they would mislead.
+    loggers, trainer.loggers = trainer.loggers, []
+    trainer.test(task, datamodule=data, verbose=False)
+    trainer.loggers = loggers
+    metrics = {
+        k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(f"{split}/")
+    }
+    if devices.is_main_process():
+        write_report(
+            folder,
+            task.predictions,
+            task.class_names,
+            images_of=lambda index: dataset[index].images,
+            path_of=dataset.path,
+            metrics=metrics,
+        )
+    return metrics
+
+
+def run(cfg: DictConfig, overrides: list[str]) -> None:
+    """Evaluate as ``cfg`` says; print the metrics and write the report into ``cfg.paths.run``.
+
+    Raises:
+        FoveaError: no checkpoint or weights given, classes or head that do not fit the data.
+    """
+    folder = Path(cfg.paths.run)
+    devices.check(cfg.trainer.accelerator, cfg.trainer.devices)
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    if cfg.ckpt is not None:
+        checkpoint = read_checkpoint(cfg.ckpt)
+        data = _data_of(cfg, checkpoint)
+        backbone, head, rows = restore_model(checkpoint)
+        names = checkpoint.class_names
+    else:
+        data, backbone, head, rows = _pretrained(cfg)
+        names = data.class_names
+    task = ClassificationTask(
+        backbone=backbone,
+        head=head,
+        num_classes=len(names),
+        class_names=names,
+        channels_last=cfg.channels_last,
+    )
+    trainer = build_node(
+        cfg.trainer,
+        "trainer",
+        precision=devices.precision(cfg.trainer.precision, cfg.trainer.accelerator),
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=console.is_terminal(),
+        default_root_dir=str(folder),
+        use_distributed_sampler=False,
+    )
+    run_folder.check_writable(folder)
+    if devices.is_main_process():
+        run_folder.write_record(folder, plain_config(cfg), overrides, environment_record())
+        log.info("\nfovea: %s", folder.name)
+        console.print_rows([*data.describe(), *rows, ("split", cfg.split)])
+    metrics = evaluate(task, data, trainer, cfg.split, folder)
+    if devices.is_main_process():
+        run_folder.write_summary(
+            folder, state="finished", metrics=metrics, ckpt=cfg.ckpt, split=cfg.split
+        )
+        log.info("")
+        console.print_rows([(key, f"{value:.6f}") for key, value in sorted(metrics.items())])
+        console.print_rows([("report", console.shorten(folder))])
+
+
+def _data_of(cfg: DictConfig, checkpoint: Checkpoint) -> ImageDataModule:
+    """Return the data set that was asked for, else the one the checkpoint was trained on."""
+    given = cfg.data is not None
+    with open_dict(cfg):
+        cfg.data = cfg.data if given else checkpoint.config.data
+        if cfg.batch_size is not None:
+            cfg.data.batch_size = cfg.batch_size
+    data = build_data(cfg, checkpoint.preprocessing)
+    data.use_class_order(checkpoint.class_names)
+    if data.preprocessing != checkpoint.preprocessing:
+        log.warning(
+            "The images are prepared otherwise than in training: %s, not %s.",
+            data.preprocessing,
+            checkpoint.preprocessing,
+        )
+    return data
+
+
+def _pretrained(cfg: DictConfig) -> tuple[ImageDataModule, Any, torch.nn.Module, list[Any]]:
+    if cfg.model is None or cfg.data is None or not cfg.model.weights:
+        raise FoveaError(
+            "Nothing to evaluate. Give a checkpoint: ckpt=outputs/<run>\n  or pre-trained weights "
+            "and a data set: model=resnet50 model.weights=IMAGENET1K_V2 data=imagenet split=val"
+        )
+    with open_dict(cfg):
+        if cfg.batch_size is not None:
+            cfg.data.batch_size = cfg.batch_size
+    model = cfg.model
+    data = build_data(cfg, weights_preprocessing(model.name, model.library, model.weights))
+    backbone, head, rows = build_model(model, data.image_shape, data.num_classes, need_head=True)
+    return data, backbone, head, rows
+
+
+def log_figures(loggers: list[Logger], figures: list[Path]) -> None:
+    """Send picture files to the loggers that show pictures (W&B, TensorBoard)."""
+    by_name = {figure.stem: figure for figure in figures}
+    for logger in loggers:
+        if isinstance(logger, WandbRun):
+            for name, figure in by_name.items():
+                logger.log_image(f"figures/{name}", [str(figure)])
+        elif isinstance(logger, TensorBoardLogger):
+            for name, figure in by_name.items():
+                pixels = np.asarray(Image.open(figure).convert("RGB"))
+                logger.experiment.add_image(f"figures/{name}", pixels, dataformats="HWC")

@@ -1,0 +1,136 @@
+"""What a command says: the log, the summary at the start, the words at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fovea.devices import is_main_process
+
+if TYPE_CHECKING:
+    from fovea.experiment import Experiment
+
+log = logging.getLogger("fovea")
+
+# Advice of libraries that does not apply here; everything else they warn of reaches the log.
+_NOT_FOR_US = (
+    r".*does not have many workers.*",  # chosen from the cores there are
+    r".*Checkpoint directory .* exists and is not empty.*",  # one folder a run; resume continues it
+    r".*number of training batches .* is smaller than the logging interval.*",
+    r".*You're resuming from a checkpoint that ended before the epoch ended.*",  # data does too
+    r".*torch\.distributed.*barrier.*device.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+)
+
+
+def start_logging(folder: Path, command: str) -> None:
+    """Send messages to the terminal, and messages and warnings to ``<folder>/<command>.log``.
+
+    Only rank 0 writes either; other ranks keep errors alone.
+    """
+    main = is_main_process()
+    log.setLevel(logging.INFO if main else logging.ERROR)
+    log.propagate = False
+    screen = logging.StreamHandler(sys.stdout)
+    screen.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers = [screen]
+    if main:
+        file = logging.FileHandler(folder / f"{command}.log", delay=True, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(file)
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").handlers = [file]
+        logging.getLogger("py.warnings").propagate = False
+    for message in _NOT_FOR_US:
+        warnings.filterwarnings("ignore", message)
+    for name in ("lightning.pytorch", "lightning.fabric", "wandb"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def is_terminal() -> bool:
+    """Return whether a person watches: no progress bars into files."""
+    return sys.stdout.isatty()
+
+
+def remove_if_empty(folder: Path, command: str) -> None:
+    """Remove a run folder that nothing but a log came to: the run never began."""
+    if [p.name for p in folder.iterdir()] in ([], [f"{command}.log"]):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def command(name: str, arguments: str) -> str:
+    """Return the command line that runs ``name`` as this process was run: ready to paste."""
+    if not sys.argv[0].endswith(".py"):
+        return f"fovea-{name} {arguments}"
+    found = shutil.which("python")
+    # `make` runs the environment's Python without activating it: then say which one.
+    same = found is not None and Path(found).absolute() == Path(sys.executable).absolute()
+    python = "python" if same else shorten(Path(sys.executable))
+    return f"{python} {shorten(Path(sys.argv[0]).absolute().with_name(f'{name}.py'))} {arguments}"
+
+
+def shorten(path: Path | str) -> str:
+    """Return ``path`` relative to the working directory if it lies below it."""
+    absolute = os.path.abspath(path)
+    relative = os.path.relpath(absolute)
+    return absolute if relative.startswith("..") else relative
+
+
+def print_rows(rows: list[tuple[str, str]]) -> None:
+    """Print label and text in two columns; an empty label continues the one above."""
+    width = max((len(label) for label, _ in rows), default=0)
+    for label, text in rows:
+        for i, line in enumerate(text.splitlines() or [""]):
+            log.info("  %-*s  %s", width, label if i == 0 else "", line)
+
+
+def print_start(folder: Path, experiment: Experiment, resumed_from: Path | None) -> None:
+    """Print the summary of a run that is about to begin."""
+    trainer, data = experiment.trainer, experiment.data
+    world, accumulate = trainer.world_size, trainer.accumulate_grad_batches
+    per_device = data.per_device_batch(world, accumulate)
+    kind = type(trainer.accelerator).__name__.removesuffix("Accelerator")
+    steps = data.split_sizes["train"] // data.batch_size
+    batch = f"{data.batch_size} = {world} x {kind} x {per_device}"
+    batch += f" x {accumulate} accumulated" if accumulate > 1 else ""
+    rows = [
+        *experiment.rows,
+        ("batch", batch),
+        ("length", f"{trainer.max_epochs} epochs of {steps} steps, {trainer.precision} precision"),
+        ("folder", shorten(folder)),
+    ]
+    if resumed_from is not None:
+        rows.append(("resume", f"from {shorten(resumed_from)}"))
+    log.info("\nfovea: %s", folder.name)
+    print_rows(rows)
+    log.info("")
+
+
+def print_end(
+    folder: Path,
+    monitor: str,
+    objective: float | None,
+    metrics: dict[str, float],
+    best: str,
+    bad: list[tuple[str, str]],
+) -> None:
+    """Print what was reached, where the files are, and which command to try next."""
+    reached = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if not k.endswith("/loss"))
+    if objective is not None:
+        log.info("\nbest %s %.4f; the best checkpoint has %s", monitor, objective, reached)
+    if bad:
+        log.warning("%d unreadable images were left out; listed in summary.json, first: %s: %s",
+                    len(bad), *bad[0])  # fmt: skip
+    files = [("checkpoint", Path(best))] if best else []
+    files += [("curves", folder / "metrics.csv")]
+    files += [("picture", path) for path in sorted((folder / "report").glob("*.png"))]
+    print_rows([(label, shorten(path)) for label, path in files])
+    if best:
+        log.info("\nTry next:")
+        log.info("  %s", command("eval", f"ckpt={shorten(folder)} split=test"))
+        log.info("  %s", command("predict", f"ckpt={shorten(folder)} <image files>"))

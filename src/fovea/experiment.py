@@ -1,0 +1,223 @@
+"""From a configuration to a run: the one module that builds objects out of YAML.
+
+Everything it builds takes plain typed arguments, so that notebooks and tests may build the same
+things without a configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fovea import arguments, console, devices, run_folder
+from fovea.data import ImageDataModule
+from fovea.errors import FoveaError
+from fovea.interrupt import GracefulInterrupt
+from fovea.models import Backbone, load_weights, weights_preprocessing
+from fovea.tasks import Task
+from fovea.tracking import EpochLines, MetricsCSV, environment_record
+from fovea.types import Preprocessing
+
+
+@dataclass
+class Experiment:
+    """What a configuration builds, ready for ``trainer.fit(task, data)``."""
+
+    data: ImageDataModule
+    task: Task
+    trainer: lightning.Trainer
+    rows: list[tuple[str, str]]
+
+
+class RecordInCheckpoint(Callback):
+    """Stores what `fovea.load` needs to rebuild the network in each checkpoint: plain types."""
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        self.record = record
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the record under the key "fovea"."""
+        checkpoint["fovea"] = self.record
+
+
+def compose(overrides: list[str] | None = None, command: str = "train") -> DictConfig:
+    """Return the checked configuration that ``python src/<command>.py <overrides>`` would use.
+
+    For notebooks and tests. Files of the run go where ``paths.run`` says: a new folder name is
+    made up, but not the folder.
+
+    Raises:
+        FoveaError: as the command would say it.
+    """
+    words = arguments.prepare_arguments(command, list(overrides or []))
+    words = [word for word in words if not word.startswith("hydra.")]
+    cfg = arguments.compose_checked(command, words)
+    with open_dict(cfg):
+        cfg.paths.run = str(Path(cfg.paths.outputs, str(cfg.run_id)).absolute())
+    return cfg
+
+
+def build_node(node: Any, key: str, **arguments: Any) -> Any:
+    """Return what ``node`` describes, given the ``arguments`` that are known only at run time.
+
+    A node with ``_partial_: true`` is returned as a `functools.partial`. The arguments never pass
+    through OmegaConf, which would turn dataclasses into dictionaries.
+
+    Raises:
+        FoveaError: a parameter that is missing or that the class does not take; names ``key``.
+    """
+    try:
+        factory = instantiate(node, _partial_=True, _convert_="all")
+        return factory if node.get("_partial_") else factory(**arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        raise (cause if isinstance(cause, FoveaError) else FoveaError(f"{key}: {error}")) from None
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise FoveaError(f"{key}: {error}. Its keys: --cfg job --package {key}") from None
+
+
+def build_nodes(nodes: Any, key: str) -> list[Any]:
+    """Return what each node in the mapping ``nodes`` describes, those set to null left out."""
+    chosen = {} if nodes is None else nodes
+    return [build_node(node, f"{key}.{name}") for name, node in chosen.items() if node is not None]
+
+
+def build_data(cfg: DictConfig, weights_need: Preprocessing | None = None) -> ImageDataModule:
+    """Return the data module of ``cfg.data``, prepared: its classes and shapes are known."""
+    augment = build_node(cfg.augment, "augment") if cfg.get("augment") else None
+    node = {key: value for key, value in cfg.data.items_ex() if key != "check"}
+    data: ImageDataModule = build_node(node, "data", augment=augment)
+    if weights_need is not None:
+        data.use_preprocessing(weights_need)
+    data.prepare()
+    return data
+
+
+def build_model(
+    model: DictConfig,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    load: bool = True,
+    need_head: bool = False,
+) -> tuple[Backbone, torch.nn.Module, list[tuple[str, str]]]:
+    """Return backbone, head and the summary's rows on where the weights came from.
+
+    Args:
+        model: a choice of ``conf/model``.
+        shape: (C, H, W) of the images.
+        num_classes: size of the head.
+        load: False leaves ``weights`` alone, for a checkpoint that is loaded afterwards.
+        need_head: the weights must hold a classifier for these classes, since nothing is trained.
+
+    Raises:
+        FoveaError: unknown model or weights, weights that do not fit.
+    """
+    channels, size, _ = shape
+    node = {k: v for k, v in model.items() if k not in {"head", "weights"}}
+    backbone: Backbone = build_node(node, "model", in_channels=channels, image_size=size)
+    head = build_node(
+        model.head, "model.head", num_features=backbone.num_features, num_classes=num_classes
+    )
+    count = sum(p.numel() for p in [*backbone.parameters(), *head.parameters()])
+    rows = [("model", f"{model.name} ({model.library}), {count / 1e6:.2f} M parameters")]
+    if not (model.get("weights") and load):
+        return backbone, head, [*rows, ("weights", "random")]
+    loaded = load_weights(backbone, head, model.weights)
+    if need_head and loaded.head != "loaded":
+        raise FoveaError(
+            f"model.weights={model.weights} brings no classifier for the {num_classes} classes of "
+            f"the data ({loaded.head}), so there is nothing to evaluate. Train one first: "
+            f"python src/train.py model={model.name} model.weights={model.weights} …"
+        )
+    return backbone, head, rows + loaded.rows()
+
+
+def build(cfg: DictConfig, resume_step: int | None = None) -> Experiment:
+    """Build all that ``cfg`` (of the train command) describes, checking as much as can be checked.
+
+    Args:
+        cfg: composed, with ``paths.run`` set.
+        resume_step: optimiser steps that the run had made, when one is gone on with: its weights
+            come from its checkpoint then, and its table of metrics is cut back to that step.
+
+    Raises:
+        FoveaError: data missing or unreadable, weights that do not fit, a batch that does not
+            divide, devices that are not there, a parameter no class takes.
+    """
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    devices.check(cfg.trainer.accelerator, cfg.trainer.devices)
+    model = cfg.model
+    need = (
+        weights_preprocessing(model.name, model.library, model.weights) if model.weights else None
+    )
+    data = build_data(cfg, need)
+    backbone, head, model_rows = build_model(
+        model, data.image_shape, data.num_classes, load=resume_step is None
+    )
+    task: Task = build_node(
+        cfg.task,
+        "task",
+        backbone=backbone,
+        head=head,
+        num_classes=data.num_classes,
+        class_names=data.class_names,
+        class_counts=data.class_counts("train"),
+        optimizer=build_node(cfg.optimizer, "optimizer"),
+        schedule=build_node(cfg.scheduler, "scheduler"),
+        freeze=build_node(cfg.freeze, "freeze"),
+    )
+    plain = plain_config(cfg)
+    record = {
+        "format": 1,
+        "config": plain,
+        "preprocessing": data.preprocessing.to_dict(),
+        "class_names": data.class_names,
+    }
+    trainer = build_trainer(cfg, plain, [RecordInCheckpoint(record)], resume_step or 0)
+    data.check_batch(trainer.world_size, trainer.accumulate_grad_batches)
+    epochs, steps = cfg.trainer.max_epochs, data.split_sizes["train"] // data.batch_size
+    rows = [*data.describe(), *model_rows, *task.describe(epochs, steps)]
+    return Experiment(data, task, trainer, rows)
+
+
+def build_trainer(
+    cfg: DictConfig, plain: dict[str, Any], extra: list[Callback], resume_step: int = 0
+) -> lightning.Trainer:
+    """Return the Trainer with its callbacks and loggers; metrics.csv is always one of them."""
+    folder = Path(cfg.paths.run)
+    callbacks = build_nodes(cfg.get("callbacks"), "callbacks")
+    loggers = [MetricsCSV(folder, resume_step), *build_nodes(cfg.get("logger"), "logger")]
+    for logger in loggers:
+        logger.log_hyperparams({**plain, "environment": environment_record()})
+    return build_node(
+        cfg.trainer,
+        "trainer",
+        precision=devices.precision(cfg.trainer.precision, cfg.trainer.accelerator),
+        callbacks=[
+            *callbacks,
+            *extra,
+            EpochLines(),
+            GracefulInterrupt(folder / run_folder.CHECKPOINTS),
+        ],
+        logger=loggers,
+        default_root_dir=str(folder),
+        enable_progress_bar=console.is_terminal(),
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # fovea's samplers shard by themselves, exactly
+    )
+
+
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """Return ``cfg`` resolved, as plain dicts and lists."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]

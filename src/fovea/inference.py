@@ -1,0 +1,177 @@
+"""A trained network, ready to use: ``fovea.load(run)``."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor, nn
+
+from fovea import run_folder
+from fovea.data import decode_image, evaluation_transform, to_tensor
+from fovea.errors import FoveaError
+from fovea.experiment import build_model
+from fovea.types import Preprocessing
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint of fovea's holds, read without running any code that is in it.
+
+    Attributes:
+        path: the file.
+        config: resolved configuration of the run.
+        preprocessing: how its network wants its images.
+        class_names: (K,) in the order of the logits.
+        weights: names starting with "backbone." and "head."; the averaged ones where the run
+            averaged weights.
+        epoch: number of the epoch it was made in, from 1.
+        global_step: optimiser steps that were made.
+    """
+
+    path: Path
+    config: DictConfig
+    preprocessing: Preprocessing
+    class_names: list[str]
+    weights: dict[str, Tensor]
+    epoch: int
+    global_step: int
+
+
+def read_checkpoint(reference: str | Path) -> Checkpoint:
+    """Return the content of the checkpoint that ``reference`` (a run folder or a file) names.
+
+    Raises:
+        FoveaError: no such file, cut off, holding code, or not made by fovea.
+    """
+    path = run_folder.checkpoint(reference)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise FoveaError(
+            f"{path} holds Python objects, which could run code when loaded: refused. A checkpoint "
+            "of fovea's holds none; take weights from elsewhere as .safetensors or a state_dict."
+        ) from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise FoveaError(
+            f"{path} can't be read; it was probably cut off while being written "
+            f"({str(error).splitlines()[0]}). Other checkpoints of the run: "
+            f"{', '.join(p.name for p in path.parent.glob('*.ckpt') if p != path) or 'none'}"
+        ) from None
+    record = content.get("fovea") if isinstance(content, dict) else None
+    if not record:
+        raise FoveaError(
+            f"{path} was not made by fovea's train command. To evaluate or fine-tune weights from "
+            f"elsewhere: model=<name> model.weights={path}"
+        )
+    config = OmegaConf.create(record["config"])
+    assert isinstance(config, DictConfig)
+    return Checkpoint(
+        path=path,
+        config=config,
+        preprocessing=Preprocessing.from_dict(record["preprocessing"]),
+        class_names=list(record["class_names"]),
+        weights=content["state_dict"],
+        epoch=content["epoch"] + 1,
+        global_step=content["global_step"],
+    )
+
+
+class Classifier(nn.Module):
+    """Backbone and head in eval mode, with the transform and class names they were trained with.
+
+    Attributes:
+        backbone: (B, C, H, W) float -> (B, F).
+        head: (B, F) -> (B, K).
+        preprocessing: image size, channels, mean, std.
+        class_names: (K,).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        preprocessing: Preprocessing,
+        class_names: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.preprocessing = preprocessing
+        self.class_names = list(class_names)
+        self._resize = evaluation_transform(preprocessing)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, K) of normalised ``images`` (B, C, H, W) float."""
+        return self.head(self.backbone(images))
+
+    def transform(self, image: Image.Image | str | Path) -> Tensor:
+        """Return ``image`` (a path or PIL image) as the network wants it: (C, H, W) float32.
+
+        Raises:
+            FoveaError: the file is missing or no readable image.
+        """
+        channels = self.preprocessing.channels
+        if isinstance(image, Image.Image):
+            pixels = to_tensor(image, channels)
+        else:
+            pixels = decode_image(image, channels)
+        return self.preprocessing.normalize(self._resize(pixels))
+
+    def predict(
+        self, images: Sequence[Image.Image | str | Path], top_k: int = 5
+    ) -> list[list[tuple[str, float]]]:
+        """Return the ``top_k`` most probable classes of each image, as (name, probability)."""
+        return self.predict_tensors([self.transform(image) for image in images], top_k)
+
+    @torch.inference_mode()
+    def predict_tensors(
+        self, images: Sequence[Tensor], top_k: int = 5
+    ) -> list[list[tuple[str, float]]]:
+        """Return the same for ``images`` that went through `transform`: (C, H, W) float each."""
+        parameter = next(self.parameters())
+        logits = self(torch.stack(list(images)).to(parameter.device, parameter.dtype)).float()
+        probabilities, classes = logits.softmax(1).cpu().topk(min(top_k, logits.shape[1]))
+        return [
+            [(self.class_names[k], p) for k, p in zip(ks, ps, strict=True)]
+            for ks, ps in zip(classes.tolist(), probabilities.tolist(), strict=True)
+        ]
+
+
+def load(run_or_checkpoint: str | Path, device: str | torch.device = "cpu") -> Classifier:
+    """Return the network of a run folder (its best checkpoint) or of one checkpoint, in eval mode.
+
+    Example::
+
+        model = fovea.load("outputs/2026-01-31_12-00-00_3fa9c1")
+        model.predict(["cat.jpg"])                            # [[("cat", 0.93), …]]
+        logits = model(model.transform("cat.jpg")[None])      # (1, K)
+
+    Raises:
+        FoveaError: no such run, or a file that is broken, unsafe or not fovea's.
+    """
+    checkpoint = read_checkpoint(run_or_checkpoint)
+    backbone, head, _ = restore_model(checkpoint)
+    model = Classifier(backbone, head, checkpoint.preprocessing, checkpoint.class_names)
+    return model.to(device)
+
+
+def restore_model(checkpoint: Checkpoint) -> tuple[Any, nn.Module, list[tuple[str, str]]]:
+    """Return backbone and head with the weights of ``checkpoint``, and rows for the summary."""
+    shape, names = checkpoint.preprocessing.image_shape, checkpoint.class_names
+    backbone, head, rows = build_model(checkpoint.config.model, shape, len(names), load=False)
+    pair = nn.ModuleDict({"backbone": backbone, "head": head})
+    own = {k: v for k, v in checkpoint.weights.items() if k.startswith(("backbone.", "head."))}
+    try:
+        pair.load_state_dict(own)
+    except RuntimeError as error:
+        raise FoveaError(f"{checkpoint.path} does not fit its own configuration: {error}") from None
+    source = f"all {len(own)} tensors of {checkpoint.path.name}, epoch {checkpoint.epoch}"
+    return backbone, head, [rows[0], ("weights", source)]
