@@ -102,13 +102,13 @@ def test_quoted_paths_survive_hydra(path):
 
 
 def test_bare_file_names_are_input_of_predict():
-    words = prepare_arguments("predict", ["ckpt=x y/z.ckpt", "a 1.jpg", "b,c.jpg"])
+    words, _ = prepare_arguments("predict", ["ckpt=x y/z.ckpt", "a 1.jpg", "b,c.jpg"])
     assert "input=['a 1.jpg','b,c.jpg']" in words
     assert "ckpt='x y/z.ckpt'" in words
 
 
 def test_run_ids_differ_within_a_second(tmp_path):
-    made = {prepare_arguments("train", [])[-1] for _ in range(20)}
+    made = {prepare_arguments("train", []).words[-1] for _ in range(20)}
     assert len(made) == 20
     assert all(word.startswith("run_id=") for word in made)
 

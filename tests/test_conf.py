@@ -1,4 +1,4 @@
-"""Every choice of every group composes, binds to its class, and builds with every sensible other."""
+"""Every choice of every group composes, binds to its class, and builds."""
 
 import inspect
 from pathlib import Path

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -36,12 +36,24 @@ _PATH_KEYS = (
 _MAX_CHECKED_JOBS = 64
 
 
+class Prepared(NamedTuple):
+    """Arguments that were checked.
+
+    Attributes:
+        words: for Hydra.
+        outputs: folder that the run's folder will be made in; None if nothing will be run.
+    """
+
+    words: list[str]
+    outputs: Path | None
+
+
 def quote(text: str) -> str:
     """Return ``text`` as a quoted value of Hydra's override grammar."""
     return "'" + re.sub(r"(\\*)'", lambda m: m[1] * 2 + r"\'", text) + "'"
 
 
-def prepare_arguments(command: str, arguments: list[str]) -> list[str]:
+def prepare_arguments(command: str, arguments: list[str]) -> Prepared:
     """Return ``arguments`` ready for Hydra, after checking all that can be checked without torch.
 
     Bare file names become ``input=[…]`` of ``predict``; paths with unusual characters are quoted;
@@ -53,7 +65,8 @@ def prepare_arguments(command: str, arguments: list[str]) -> list[str]:
     flags, words = flags_of(arguments), [a for a in arguments if a not in flags_of(arguments)]
     is_override = re.compile(r"^[~+]|^[\w@./:-]+=")
     files = [w for w in words if not is_override.match(w)]
-    overrides = [_quote_path(w) for w in words if is_override.match(w)]
+    multirun = bool({"-m", "--multirun"} & set(flags))
+    overrides = [_quote_path(w, multirun) for w in words if is_override.match(w)]
     if files and command != "predict":
         known = [f"{group}=" for group in groups()]
         raise FoveaError(
@@ -62,7 +75,6 @@ def prepare_arguments(command: str, arguments: list[str]) -> list[str]:
         )
     if files:
         overrides.append("input=[" + ",".join(quote(f) for f in files) + "]")
-    multirun = bool({"-m", "--multirun"} & set(flags))
     if multirun and "LOCAL_RANK" in os.environ:
         raise FoveaError(
             "A sweep starts the processes of each job by itself: type `python src/train.py -m "
@@ -77,20 +89,15 @@ def prepare_arguments(command: str, arguments: list[str]) -> list[str]:
         if not looking:
             config.check(cfg, command)
     if looking:
-        return [*flags, *overrides]
+        return Prepared([*flags, *overrides], None)
     assert cfg is not None
     if command == "train" and cfg.resume is not None:
         folder = run_folder.of_checkpoint(run_folder.checkpoint(str(cfg.resume), "last"))
-        return [
-            *flags,
-            *overrides,
-            f"hydra.run.dir={quote(str(folder))}",
-            f"run_id={quote(folder.name)}",
-        ]
-    if cfg.run_id is None:
+        overrides += [f"hydra.run.dir={quote(str(folder))}", f"run_id={quote(folder.name)}"]
+    elif cfg.run_id is None:
         prefix = {"train": "", "eval": "eval_", "predict": "predict_"}[command]
         overrides.append(f"run_id={prefix}{_new_run_id(Path(cfg.paths.outputs))}")
-    return [*flags, *overrides]
+    return Prepared([*flags, *overrides], Path(cfg.paths.outputs))
 
 
 def compose_checked(name: str, overrides: list[str], search: str | None = None) -> DictConfig:
@@ -147,8 +154,10 @@ def _value_of(flags: list[str], names: Iterable[str]) -> str | None:
     return None
 
 
-def _quote_path(word: str) -> str:
+def _quote_path(word: str, multirun: bool) -> str:
     key, _, value = word.partition("=")
+    if multirun and "," in value:  # more likely several values of a sweep
+        return word
     if key not in _PATH_KEYS or re.match(r"^(['\"\[]|$)", value):
         return word
     plain = re.fullmatch(r"[\w./~-]+", value, flags=re.ASCII)
@@ -248,7 +257,7 @@ def _elsewhere(key: str) -> str:
     for choice in groups().get(group, []):
         node: Any = OmegaConf.load(config_dir() / group / f"{choice}.yaml")
         for part in rest.split("."):
-            node = node._get_node(part) if OmegaConf.is_dict(node) and part in node.keys() else None
+            node = node._get_node(part) if OmegaConf.is_dict(node) and part in node else None
         if node is not None:
             having.append(f"{group}={choice}")
     return f" {', '.join(having)} would have it." if having else ""

@@ -48,15 +48,16 @@ def main(command: str) -> None:
         print(help_text(command))
         return
     try:
-        arguments = prepare_arguments(command, arguments)
+        arguments, outputs = prepare_arguments(command, arguments)
+        if outputs is not None:
+            run_folder.check_writable(outputs)
     except FoveaError as error:
         _fail(error)
     sys.argv[1:] = arguments
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug is shown with its traceback
     failed: list[str] = []
-    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(
-        _task_function(command, failed)
-    )()
+    job = _task_function(command, failed)
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(job)()
     if failed:
         print(f"{len(failed)} job(s) failed: {', '.join(failed)}", file=sys.stderr)
         sys.exit(1)

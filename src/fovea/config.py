@@ -1,4 +1,4 @@
-"""Checks of a composed configuration that need no torch: types, ranges and choices, in milliseconds.
+"""Checks of a composed configuration that need no torch: types, ranges and choices.
 
 Defaults live in ``conf/``; here stands only what a value may be. Sections allow keys that are not
 listed, since a data set or task of your own brings its own parameters: those are checked against

@@ -95,13 +95,14 @@ def print_start(folder: Path, experiment: Experiment, resumed_from: Path | None)
     world, accumulate = trainer.world_size, trainer.accumulate_grad_batches
     per_device = data.per_device_batch(world, accumulate)
     kind = type(trainer.accelerator).__name__.removesuffix("Accelerator")
-    steps = data.split_sizes["train"] // data.batch_size
     batch = f"{data.batch_size} = {world} x {kind} x {per_device}"
     batch += f" x {accumulate} accumulated" if accumulate > 1 else ""
+    length = f"{trainer.max_epochs} epochs of {experiment.steps_per_epoch} steps"
+    length += f", {trainer.precision} precision"
     rows = [
         *experiment.rows,
         ("batch", batch),
-        ("length", f"{trainer.max_epochs} epochs of {steps} steps, {trainer.precision} precision"),
+        ("length", length),
         ("folder", shorten(folder)),
     ]
     if resumed_from is not None:
@@ -128,6 +129,7 @@ def print_end(
                     len(bad), *bad[0])  # fmt: skip
     files = [("checkpoint", Path(best))] if best else []
     files += [("curves", folder / "metrics.csv")]
+    files += [("profile", path) for path in sorted(folder.glob("*profile*.txt"))]
     files += [("picture", path) for path in sorted((folder / "report").glob("*.png"))]
     print_rows([(label, shorten(path)) for label, path in files])
     if best:

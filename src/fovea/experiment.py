@@ -6,6 +6,7 @@ things without a configuration.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fovea import arguments, console, devices, run_folder
 from fovea.data import ImageDataModule
-from fovea.errors import FoveaError
+from fovea.errors import FoveaError, did_you_mean
 from fovea.interrupt import GracefulInterrupt
 from fovea.models import Backbone, load_weights, weights_preprocessing
 from fovea.tasks import Task
@@ -29,12 +30,21 @@ from fovea.types import Preprocessing
 
 @dataclass
 class Experiment:
-    """What a configuration builds, ready for ``trainer.fit(task, data)``."""
+    """What a configuration builds, ready for ``trainer.fit(task, data)``.
+
+    Attributes:
+        data: prepared.
+        task: with initial or loaded weights.
+        trainer: with callbacks and loggers.
+        rows: (what, how) for the summary at the start.
+        steps_per_epoch: optimiser steps.
+    """
 
     data: ImageDataModule
     task: Task
     trainer: lightning.Trainer
     rows: list[tuple[str, str]]
+    steps_per_epoch: int
 
 
 class RecordInCheckpoint(Callback):
@@ -57,7 +67,7 @@ def compose(overrides: list[str] | None = None, command: str = "train") -> DictC
     Raises:
         FoveaError: as the command would say it.
     """
-    words = arguments.prepare_arguments(command, list(overrides or []))
+    words, _ = arguments.prepare_arguments(command, list(overrides or []))
     words = [word for word in words if not word.startswith("hydra.")]
     cfg = arguments.compose_checked(command, words)
     with open_dict(cfg):
@@ -186,9 +196,28 @@ def build(cfg: DictConfig, resume_step: int | None = None) -> Experiment:
     }
     trainer = build_trainer(cfg, plain, [RecordInCheckpoint(record)], resume_step or 0)
     data.check_batch(trainer.world_size, trainer.accumulate_grad_batches)
-    epochs, steps = cfg.trainer.max_epochs, data.split_sizes["train"] // data.batch_size
+    monitored = str(cfg.monitor.metric)
+    if monitored not in task.metric_names():
+        raise FoveaError(
+            f"monitor.metric={monitored}: nothing of that name is logged."
+            f"{did_you_mean(monitored, task.metric_names())}\n"
+            f"  It is one of: {', '.join(task.metric_names())}"
+        )
+    epochs, steps = cfg.trainer.max_epochs, steps_per_epoch(trainer, data)
     rows = [*data.describe(), *model_rows, *task.describe(epochs, steps)]
-    return Experiment(data, task, trainer, rows)
+    return Experiment(data, task, trainer, rows, steps)
+
+
+def steps_per_epoch(trainer: lightning.Trainer, data: ImageDataModule) -> int:
+    """Return the optimiser steps of an epoch, limits on the number of batches included."""
+    accumulate = trainer.accumulate_grad_batches
+    batches = data.split_sizes["train"] // data.batch_size * accumulate
+    limit = getattr(trainer, "overfit_batches", 0) or trainer.limit_train_batches
+    if isinstance(limit, float):
+        batches = int(batches * limit)
+    elif limit is not None:
+        batches = min(batches, limit)
+    return math.ceil(batches / accumulate)
 
 
 def build_trainer(

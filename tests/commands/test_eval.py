@@ -30,11 +30,12 @@ def test_agrees_with_plain_torch_on_the_same_images(trained, tmp_path):
     folder, _ = trained
     model = fovea.load(folder)
     config = __import__("yaml").safe_load((folder / "config.yaml").read_text())["data"]
-    config.pop("_target_")
+    for key in ("_target_", "check"):
+        config.pop(key)
     data = DigitsDataModule(**config)
     data.prepare()
     dataset = data.dataset("test")
-    images = torch.stack([dataset.image(i) for i in range(len(dataset))])
+    images = torch.stack([dataset[i].images for i in range(len(dataset))])
     with torch.no_grad():
         predicted = model(model.preprocessing.normalize(images)).argmax(1)
     by_hand = (predicted == dataset.labels).double().mean().item()

@@ -1,4 +1,4 @@
-"""Ctrl-C and going on: exit status, checkpoint, command to type, and the same weights in the end."""
+"""Ctrl-C and going on: exit status, checkpoint, what to type, the same weights in the end."""
 
 import json
 import re

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.metadata import version
 
 import pandas as pd
 import pytest
@@ -12,13 +13,13 @@ from process import SMALL, folder_of, run
 
 
 def test_run_folder_holds_everything(trained):
-    folder, done = trained
+    folder, _ = trained
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["data"]["batch_size"] == 32
     assert "${" not in (folder / "config.yaml").read_text()
     assert "trainer.max_epochs=2" in yaml.safe_load((folder / "overrides.yaml").read_text())
     environment = json.loads((folder / "environment.json").read_text())
-    assert torch.__version__ in json.dumps(environment)
+    assert version("torch") in json.dumps(environment)
     metrics = pd.read_csv(folder / "metrics.csv")
     assert metrics["val/top1"].notna().sum() == 2
     assert metrics["train/loss"].notna().any()

@@ -20,14 +20,14 @@ from fovea.evaluation import write_report
 from fovea.experiment import build_data, build_model, build_node, plain_config
 from fovea.inference import Checkpoint, read_checkpoint, restore_model
 from fovea.models import weights_preprocessing
-from fovea.tasks import ClassificationTask
+from fovea.tasks import ClassificationTask, Task
 from fovea.tracking import WandbRun, environment_record
 
 log = logging.getLogger("fovea")
 
 
 def evaluate(
-    task: ClassificationTask,
+    task: Task,
     data: ImageDataModule,
     trainer: lightning.Trainer,
     split: str,
@@ -54,7 +54,7 @@ def evaluate(
     metrics = {
         k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(f"{split}/")
     }
-    if devices.is_main_process():
+    if devices.is_main_process() and task.predictions is not None:
         write_report(
             folder,
             task.predictions,
@@ -118,7 +118,7 @@ def run(cfg: DictConfig, overrides: list[str]) -> None:
 
 def _data_of(cfg: DictConfig, checkpoint: Checkpoint) -> ImageDataModule:
     """Return the data set that was asked for, else the one the checkpoint was trained on."""
-    given = cfg.data is not None
+    given = cfg.get("data") is not None
     with open_dict(cfg):
         cfg.data = cfg.data if given else checkpoint.config.data
         if cfg.batch_size is not None:
@@ -135,7 +135,7 @@ def _data_of(cfg: DictConfig, checkpoint: Checkpoint) -> ImageDataModule:
 
 
 def _pretrained(cfg: DictConfig) -> tuple[ImageDataModule, Any, torch.nn.Module, list[Any]]:
-    if cfg.model is None or cfg.data is None or not cfg.model.weights:
+    if cfg.get("model") is None or cfg.get("data") is None or not cfg.model.weights:
         raise FoveaError(
             "Nothing to evaluate. Give a checkpoint: ckpt=outputs/<run>\n  or pre-trained weights "
             "and a data set: model=resnet50 model.weights=IMAGENET1K_V2 data=imagenet split=val"

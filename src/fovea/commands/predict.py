@@ -23,7 +23,7 @@ log = logging.getLogger("fovea")
 _SHOWN = 40
 
 
-def run(cfg: DictConfig, overrides: list[str]) -> None:
+def run(cfg: DictConfig, overrides: list[str]) -> None:  # noqa: ARG001 - all commands alike
     """Print the ``top_k`` classes of each image, and write predictions.csv and predictions.jsonl.
 
     A file that can't be read as an image gets a row with the reason, and the command goes on.

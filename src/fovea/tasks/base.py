@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fovea.errors import FoveaError
+from fovea.evaluation import Predictions
 from fovea.optim import (
     BoundFreeze,
     FreezeSchedule,
@@ -52,7 +53,16 @@ class Task(lightning.LightningModule):
         compile: whether to compile backbone and head, or the name of a ``torch.compile`` backend.
         channels_last: whether to keep the weights of the backbone in channels_last.
         seed: of dropout, stochastic depth and the like.
+
+    Attributes:
+        test_split: which split the test loop goes through, and the name its scores are logged by.
+        predictions: what the network said in the last test, None before it or without labels.
+        class_names: of the predictions.
     """
+
+    test_split: str = "test"
+    predictions: Predictions | None = None
+    class_names: list[str]
 
     def __init__(
         self,
@@ -82,6 +92,10 @@ class Task(lightning.LightningModule):
         self._groups: list[dict[str, Any]] = []
         self._rates: LearningRates | None = None
         self._step_loss = StepLoss()
+
+    def metric_names(self) -> list[str]:
+        """Return what the task logs and may be monitored; a subclass adds its own."""
+        return ["train/loss"]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the head's output for ``images`` (B, C, H, W) float, normalised."""
@@ -180,7 +194,7 @@ class Task(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make the random draws of this step independent of all that came before."""
-        # The step that loggers are given; after a resume Lightning guesses it, at times one too many.
+        # The step that loggers get; after a resume Lightning guesses it, at times one too many.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
         replicas.seed_step(self.seed, self.current_epoch, batch_idx, self.global_rank)
 

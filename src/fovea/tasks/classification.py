@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fovea.evaluation import ClassificationMetrics, PredictionCollector, Predictions
+from fovea.evaluation import ClassificationMetrics, PredictionCollector
 from fovea.optim import FreezeSchedule, Schedule
 from fovea.tasks.base import Task
 from fovea.tasks.losses import ClassificationLoss, LossName, make_class_weights
@@ -31,9 +31,6 @@ class ClassificationTask(Task):
         class_counts: training samples of each class, for ``class_weights``.
 
     The other arguments are those of `Task`.
-
-    Attributes:
-        predictions: what the network said in the last test, None before it.
     """
 
     def __init__(
@@ -74,9 +71,13 @@ class ClassificationTask(Task):
         self.val_metrics = ClassificationMetrics(num_classes, prefix="val/")
         self.test_metrics = ClassificationMetrics(num_classes, prefix="test/")
         self.collector = PredictionCollector()
-        self.predictions: Predictions | None = None
         self._hits: Tensor | int = 0
         self._seen = 0
+
+    def metric_names(self) -> list[str]:
+        """Return what may be monitored."""
+        scores = ["loss", "top1", "balanced_accuracy"] + ["top5"] * (self.num_classes > 5)
+        return [*super().metric_names(), "train/top1", *(f"val/{score}" for score in scores)]
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Return the mean loss over the batch; soft targets, where there are any, are learned.
@@ -112,7 +113,7 @@ class ClassificationTask(Task):
         self.collector.update(logits, batch.labels, batch.indices)
 
     def on_test_epoch_end(self) -> None:
-        """Log ``test/...`` and gather `predictions`."""
+        """Log the scores under the name of ``test_split`` and gather `predictions`."""
         self._log_scores(self.test_metrics)
         self.predictions = self.collector.compute()
         self.collector.reset()
@@ -136,5 +137,7 @@ class ClassificationTask(Task):
 
     def _log_scores(self, metrics: ClassificationMetrics) -> None:
         for name, score in metrics.compute().items():
+            if metrics is self.test_metrics:
+                name = name.replace("test/", f"{self.test_split}/", 1)
             self.log_once(name, score, prog_bar=name == "val/top1")
         metrics.reset()
