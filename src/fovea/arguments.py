@@ -257,7 +257,7 @@ def _elsewhere(key: str) -> str:
     for choice in groups().get(group, []):
         node: Any = OmegaConf.load(config_dir() / group / f"{choice}.yaml")
         for part in rest.split("."):
-            node = node._get_node(part) if OmegaConf.is_dict(node) and part in node else None
+            node = node._get_node(part) if OmegaConf.is_dict(node) and part in set(node) else None
         if node is not None:
             having.append(f"{group}={choice}")
     return f" {', '.join(having)} would have it." if having else ""

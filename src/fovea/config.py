@@ -64,11 +64,11 @@ class _Augment(_Section):
 
 
 class _Model(_Section):
-    name: str
-    library: Literal["torchvision", "timm"]
     weights: str | bool | None
-    stem: Literal["auto", "standard", "small"]
-    drop_path: Fraction
+    # A class of one's own need not have these.
+    library: Literal["torchvision", "timm"] = "torchvision"
+    stem: Literal["auto", "standard", "small"] = "auto"
+    drop_path: Fraction = 0.0
 
 
 class _Task(_Section):

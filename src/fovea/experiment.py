@@ -140,7 +140,7 @@ def build_model(
         model.head, "model.head", num_features=backbone.num_features, num_classes=num_classes
     )
     count = sum(p.numel() for p in [*backbone.parameters(), *head.parameters()])
-    rows = [("model", f"{model.name} ({model.library}), {count / 1e6:.2f} M parameters")]
+    rows = [("model", f"{backbone.name} ({backbone.library}), {count / 1e6:.2f} M parameters")]
     if not (model.get("weights") and load):
         return backbone, head, [*rows, ("weights", "random")]
     loaded = load_weights(backbone, head, model.weights)
@@ -148,9 +148,16 @@ def build_model(
         raise FoveaError(
             f"model.weights={model.weights} brings no classifier for the {num_classes} classes of "
             f"the data ({loaded.head}), so there is nothing to evaluate. Train one first: "
-            f"python src/train.py model={model.name} model.weights={model.weights} …"
+            f"python src/train.py model={backbone.name} model.weights={model.weights} …"
         )
     return backbone, head, rows + loaded.rows()
+
+
+def preprocessing_of(model: DictConfig) -> Preprocessing | None:
+    """Return how the weights that ``model`` names want their images; None if they do not say."""
+    if not model.weights:
+        return None
+    return weights_preprocessing(model.get("name", ""), model.get("library", ""), model.weights)
 
 
 def build(cfg: DictConfig, resume_step: int | None = None) -> Experiment:
@@ -168,10 +175,7 @@ def build(cfg: DictConfig, resume_step: int | None = None) -> Experiment:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     devices.check(cfg.trainer.accelerator, cfg.trainer.devices)
     model = cfg.model
-    need = (
-        weights_preprocessing(model.name, model.library, model.weights) if model.weights else None
-    )
-    data = build_data(cfg, need)
+    data = build_data(cfg, preprocessing_of(model))
     backbone, head, model_rows = build_model(
         model, data.image_shape, data.num_classes, load=resume_step is None
     )

@@ -17,9 +17,8 @@ from fovea import console, devices, run_folder
 from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
 from fovea.evaluation import write_report
-from fovea.experiment import build_data, build_model, build_node, plain_config
+from fovea.experiment import build_data, build_model, build_node, plain_config, preprocessing_of
 from fovea.inference import Checkpoint, read_checkpoint, restore_model
-from fovea.models import weights_preprocessing
 from fovea.tasks import ClassificationTask, Task
 from fovea.tracking import WandbRun, environment_record
 
@@ -144,7 +143,7 @@ def _pretrained(cfg: DictConfig) -> tuple[ImageDataModule, Any, torch.nn.Module,
         if cfg.batch_size is not None:
             cfg.data.batch_size = cfg.batch_size
     model = cfg.model
-    data = build_data(cfg, weights_preprocessing(model.name, model.library, model.weights))
+    data = build_data(cfg, preprocessing_of(model))
     backbone, head, rows = build_model(model, data.image_shape, data.num_classes, need_head=True)
     return data, backbone, head, rows
 
