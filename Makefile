@@ -6,6 +6,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Test processes: each keeps to one thread.
+WORKERS ?= auto
 INSTALLED = $(VENV)/.installed
 
 .PHONY: train test lint setup
@@ -14,7 +16,7 @@ train: $(INSTALLED)
 	$(VENV)/bin/python src/train.py $(if $(ARGS),$(ARGS),test=true)
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadscope
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

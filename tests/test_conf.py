@@ -70,7 +70,7 @@ def test_every_model_builds_for_every_size_of_data(model, size):
     words = [f"model={model}"] + (["model.name=resnet18"] if model == "timm" else [])
     cfg = compose(words)
     channels = 1 if size == 8 else 3
-    backbone, head, rows = build_model(cfg.model, (channels, size, size), 7)
+    backbone, head, rows = build_model(cfg.model, (channels, size, size), list("abcdefg"))
     with torch.no_grad():
         backbone.eval()
         assert head(backbone(torch.zeros(1, channels, size, size))).shape == (1, 7)

@@ -1,4 +1,4 @@
-"""The import rules of the design: dependencies point one way."""
+"""Dependencies point one way, and Hydra stays at the edge."""
 
 import ast
 from pathlib import Path
@@ -19,9 +19,11 @@ ALLOWED = {
     "types": set(),
     "errors": set(),
     "run_folder": set(),
-    "config": set(),
+    "config": {"schema"},
+    "schema": set(),
     "catalog": set(),
-    "arguments": {"catalog", "config", "run_folder"},
+    "run_id": set(),
+    "arguments": {"catalog", "config", "run_folder", "run_id"},
 }
 HYDRA = {"cli", "arguments", "experiment", "resume"}
 

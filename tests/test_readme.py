@@ -87,6 +87,10 @@ def test_every_choice_is_in_the_table_and_the_table_names_no_other():
         assert sorted(rows[group].replace(" ", "").split(",")) == choices, group
 
 
+def test_nothing_is_left_to_fill_in():
+    assert "@@" not in README
+
+
 def test_files_that_are_named_exist():
     for name in re.findall(r"\]\(([\w./-]+)\)", README):
         assert (ROOT / name).exists(), name

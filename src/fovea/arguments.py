@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import secrets
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +17,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fovea import config, run_folder
+from fovea import config, run_folder, run_id
 from fovea.catalog import config_dir, groups
 from fovea.errors import FoveaError, did_you_mean, nearest
 
@@ -64,9 +62,15 @@ def prepare_arguments(command: str, arguments: list[str]) -> Prepared:
     """
     flags, words = flags_of(arguments), [a for a in arguments if a not in flags_of(arguments)]
     is_override = re.compile(r"^[~+]|^[\w@./:-]+=")
-    files = [w for w in words if not is_override.match(w)]
+    # What exists is a file for predict, also if it is called a=b.png.
+    files = [
+        w for w in words if not is_override.match(w) or (command == "predict" and os.path.exists(w))
+    ]
     multirun = bool({"-m", "--multirun"} & set(flags))
-    overrides = [_quote_path(w, multirun) for w in words if is_override.match(w)]
+    overrides = [_quote_path(w, multirun) for w in words if w not in files]
+    if command == "eval" and not any(o.startswith("data=") for o in overrides):
+        # No other data set: changes to that of the checkpoint, which is not composed here.
+        overrides = [f"+{o}" if o.startswith("data.") else o for o in overrides]
     if files and command != "predict":
         known = [f"{group}=" for group in groups()]
         raise FoveaError(
@@ -96,7 +100,9 @@ def prepare_arguments(command: str, arguments: list[str]) -> Prepared:
         overrides += [f"hydra.run.dir={quote(str(folder))}", f"run_id={quote(folder.name)}"]
     elif cfg.run_id is None:
         prefix = {"train": "", "eval": "eval_", "predict": "predict_"}[command]
-        overrides.append(f"run_id={prefix}{_new_run_id(Path(cfg.paths.outputs))}")
+        overrides.append(f"run_id={prefix}{run_id.make(Path(cfg.paths.outputs))}")
+    else:
+        run_id.check_unused(Path(cfg.paths.outputs, str(cfg.run_id)))
     return Prepared([*flags, *overrides], Path(cfg.paths.outputs))
 
 
@@ -122,7 +128,7 @@ def compose_checked(name: str, overrides: list[str], search: str | None = None) 
         raise FoveaError(_unknown_choice(error)) from None
     except ConfigCompositionException as error:
         raise FoveaError(_unknown_key(name, error, overrides)) from None
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: task=3
         raise FoveaError(str(error)) from None
     finally:
         GlobalHydra.instance().clear()
@@ -191,40 +197,14 @@ def _jobs(overrides: list[str], multirun: bool) -> Iterator[list[str]]:
     yield from map(list, itertools.islice(itertools.product(*axes), _MAX_CHECKED_JOBS))
 
 
-def _new_run_id(outputs: Path) -> str:
-    """Return a folder name that no other run has, the same on all ranks of one job.
-
-    Ranks that Lightning starts get it from rank 0's arguments. Ranks started from outside
-    (torchrun, SLURM) cannot ask each other yet, so it comes from what their launcher tells all.
-    """
-    env = os.environ
-    if "SLURM_JOB_ID" in env and "SLURM_PROCID" in env:
-        return f"slurm-{env['SLURM_JOB_ID']}"
-    if "TORCHELASTIC_RUN_ID" in env:
-        run = env["TORCHELASTIC_RUN_ID"]
-        if run != "none":
-            return f"torchrun-{run}"
-        if env.get("GROUP_WORLD_SIZE", "1") != "1":
-            raise FoveaError(
-                "On several nodes the run needs a name that all know: add run_id=<name>, or give "
-                "torchrun --rdzv-id=<name>."
-            )
-        # On one node all ranks have the same parent, which started once.
-        parent = os.getppid()
-        started = int(Path(f"/proc/{parent}").stat().st_ctime) if Path("/proc/self").exists() else 0
-        return f"torchrun-{started}-{parent}"
-    while True:
-        run_id = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
-        if not (outputs / run_id).exists():
-            return run_id
-
-
 def _unknown_choice(error: MissingConfigException) -> str:
     missing = str(error.missing_cfg_file or "")
     group, _, choice = missing.rpartition("/")
-    options = [o for o in (error.options or []) if not o.startswith("_")]
     if not group:
         return str(error)
+    # Of a list, such as callbacks=[…], Hydra does not tell the options.
+    found = {*(error.options or []), *groups().get(group, [])}
+    options = sorted(o for o in found if not o.startswith("_"))
     return (
         f"{group}={choice}: no such choice.{did_you_mean(choice, options)}\n"
         f"  {group} is one of: {', '.join(options)}"

@@ -18,7 +18,7 @@ from typing import NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fovea import run_folder
 from fovea.arguments import flags_of, prepare_arguments, quote
@@ -57,7 +57,11 @@ def main(command: str) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug is shown with its traceback
     failed: list[str] = []
     job = _task_function(command, failed)
-    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(job)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(job)()
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(130)
     if failed:
         print(f"{len(failed)} job(s) failed: {', '.join(failed)}", file=sys.stderr)
         sys.exit(1)
@@ -73,14 +77,16 @@ def _task_function(command: str, failed: list[str]) -> Callable[[DictConfig], fl
         folder = Path(HydraConfig.get().runtime.output_dir)
         overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith("run_id=")]
         with open_dict(cfg):
+            make_absolute(cfg)
             cfg.paths.run = str(folder)
             cfg.run_id = cfg.run_id or folder.name
         console.start_logging(folder, command)
         try:
             return import_module(f"fovea.commands.{command}").run(cfg, overrides)
         except FoveaError as error:
-            console.remove_if_empty(folder, command)
             _fail(error)
+        finally:
+            console.remove_if_empty(folder, command)
 
     return run
 
@@ -102,14 +108,28 @@ def _run_in_own_process(failed: list[str]) -> float | None:
     flags = [a for a in flags_of(sys.argv[1:]) if a not in {"-m", "--multirun"}]
     command = [sys.executable, sys.argv[0], *flags, *overrides, *own, "hydra.mode=RUN"]
     print(f"\n[{folder.name}] {' '.join(overrides) or 'defaults'}", flush=True)
-    status = subprocess.run(command, check=False).returncode
-    if status in (130, -2):
+    # Not subprocess.run: on Ctrl-C it would kill the job, which is saving its checkpoint just then.
+    job = subprocess.Popen(command)
+    try:
+        status = job.wait()
+    except KeyboardInterrupt:
+        job.wait()
+        raise
+    if status == 130:
         raise KeyboardInterrupt
     if status:
         failed.append(folder.name)
         return math.nan
     objective = run_folder.read_summary(folder).get("objective")
     return None if objective is None else float(objective)
+
+
+def make_absolute(cfg: DictConfig) -> None:
+    """Write the paths in ``cfg`` in full: what a run records holds from any directory."""
+    for key in ("data.root", "paths.outputs", "paths.data", "model.weights"):
+        value = OmegaConf.select(cfg, key, default=None)
+        if isinstance(value, str) and (key != "model.weights" or Path(value).exists()):
+            OmegaConf.update(cfg, key, str(Path(value).expanduser().absolute()))
 
 
 def _fail(error: FoveaError) -> NoReturn:

@@ -1,134 +1,15 @@
-"""Checks of a composed configuration that need no torch: types, ranges and choices.
-
-Defaults live in ``conf/``; here stands only what a value may be. Sections allow keys that are not
-listed, since a data set or task of your own brings its own parameters: those are checked against
-the signature of the class they go to when it is built.
-"""
+"""Checks of a composed configuration that need no torch, and the words for what is wrong."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import ValidationError
 
 from fovea.errors import FoveaError, did_you_mean
-
-NonNegativeInt = Annotated[int, Ge(0)]
-NonNegativeFloat = Annotated[float, Ge(0)]
-PositiveFloat = Annotated[float, Gt(0)]
-Share = Annotated[float, Gt(0), Le(1)]
-Fraction = Annotated[float, Ge(0), Lt(1)]
-Probability = Annotated[float, Ge(0), Le(1)]
-Precision = Literal[
-    "auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "32", 32
-]
-
-
-class _Section(BaseModel):
-    """Strict: text is never read as a number, nor a number as a switch."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-class _Data(_Section):
-    batch_size: PositiveInt
-    seed: NonNegativeInt
-    split_seed: NonNegativeInt
-    num_workers: NonNegativeInt | Literal["auto"]
-    image_size: PositiveInt | None
-    channels: Literal[1, 3] | None
-    mean: list[float] | None
-    std: list[PositiveFloat] | None
-    interpolation: Literal["bilinear", "bicubic"] | None
-    crop_ratio: Share | None
-    hflip: bool
-    val_fraction: Fraction
-    test_fraction: Fraction
-    fraction: Share
-    limit_per_class: PositiveInt | None
-    sampling: Literal["shuffle", "balanced"]
-    on_bad_image: Literal["error", "skip", "report"]
-    repeats: PositiveInt
-
-
-class _Augment(_Section):
-    crop: Literal["auto", "resized", "pad", "none"]
-    flip: Probability
-    policy: Literal["randaug", "trivialaug"] | None
-    erase: Probability
-    mixup: NonNegativeFloat
-    cutmix: NonNegativeFloat
-
-
-class _Model(_Section):
-    weights: str | bool | None
-    # A class of one's own need not have these.
-    library: Literal["torchvision", "timm"] = "torchvision"
-    stem: Literal["auto", "standard", "small"] = "auto"
-    drop_path: Fraction = 0.0
-
-
-class _Task(_Section):
-    loss: Literal["cross_entropy", "bce"]
-    label_smoothing: Fraction
-    layer_decay: Share
-
-
-class _Optimizer(_Section):
-    lr: PositiveFloat
-    weight_decay: NonNegativeFloat
-
-
-class _Trainer(_Section):
-    accelerator: str
-    devices: PositiveInt | Literal["auto", -1] | list[NonNegativeInt]
-    num_nodes: PositiveInt
-    precision: Precision
-    max_epochs: PositiveInt
-    max_time: str | dict[str, int] | None
-    accumulate_grad_batches: PositiveInt
-    gradient_clip_val: PositiveFloat | None
-    log_every_n_steps: PositiveInt
-    check_val_every_n_epoch: PositiveInt
-    limit_train_batches: PositiveInt | Share | None
-    limit_val_batches: NonNegativeInt | Probability | None
-    limit_test_batches: NonNegativeInt | Probability | None
-
-
-class _Monitor(_Section):
-    metric: str
-    mode: Literal["min", "max"]
-
-
-class _Train(_Section):
-    data: _Data
-    augment: _Augment
-    model: _Model
-    task: _Section
-    optimizer: _Optimizer
-    trainer: _Trainer
-    monitor: _Monitor
-    seed: NonNegativeInt
-    test: bool
-    compile: bool
-    channels_last: bool
-    tags: list[str]
-
-
-class _Eval(_Section):
-    ckpt: str | None
-    split: Literal["train", "val", "test"]
-
-
-class _Predict(_Section):
-    ckpt: str | None
-    top_k: PositiveInt
-
-
-_SCHEMAS: dict[str, type[_Section]] = {"train": _Train, "eval": _Eval, "predict": _Predict}
+from fovea.schema import PATTERNS, SCHEMAS
 
 
 def check(cfg: DictConfig, command: str) -> None:
@@ -141,9 +22,10 @@ def check(cfg: DictConfig, command: str) -> None:
     Raises:
         FoveaError: names every wrong key with its value and what would do, all at once.
     """
-    schema = _SCHEMAS[command]
-    if command == "train" and str(cfg.task.get("_target_")) == "fovea.tasks.ClassificationTask":
-        schema = type("_Train", (_Train,), {"__annotations__": {"task": _Task}})
+    schema = SCHEMAS[command]
+    if "_target_" not in (cfg.get("data") or {}):
+        # eval with some data settings of a checkpoint changed: they are merged into its own later.
+        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "data"])
     try:
         missing = sorted(str(key) for key in OmegaConf.missing_keys(cfg))
         plain = (
@@ -177,6 +59,8 @@ def _sentences(error: ValidationError) -> list[str]:
         by_key.setdefault(".".join(path), []).append(item)
     lines = []
     for key, items in by_key.items():
+        if any(other.startswith(f"{key}.") for other in by_key):
+            continue  # the line on what is wrong inside says more
         value = items[0]["input"]
         if items[0]["type"] == "missing":
             lines.append(f"{key} is missing.")
@@ -202,6 +86,12 @@ def _wanted(item: Any) -> str:
     if item["type"] in bounds:
         name = bounds[item["type"]]
         return f"a number of {words[name]} {context[name]:g}"
+    if item["type"] in {"too_short", "too_long"}:
+        return f"a list of {context.get('min_length') or context['max_length']}"
+    if item["type"] == "string_pattern_mismatch":
+        return PATTERNS[context["pattern"]]
+    if item["type"] == "value_error":
+        return str(context["error"])
     kinds = {
         "int_type": "a whole number",
         "int_from_float": "a whole number",
@@ -210,8 +100,10 @@ def _wanted(item: Any) -> str:
         "string_type": "text",
         "list_type": "a list",
         "dict_type": "a mapping",
+        "model_type": "a mapping",
+        "finite_number": "a finite number",
         "none_required": "null",
     }
     if item["type"] == "literal_error":
-        return f"one of {context['expected']}"
+        return f"{'one of ' if ' ' in context['expected'] else ''}{context['expected']}"
     return kinds.get(item["type"], item["msg"])

@@ -10,9 +10,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fovea import run_folder
 from fovea.devices import is_main_process
 
 if TYPE_CHECKING:
+    from fovea.data import ImageDataModule
     from fovea.experiment import Experiment
 
 log = logging.getLogger("fovea")
@@ -59,7 +61,7 @@ def is_terminal() -> bool:
 
 def remove_if_empty(folder: Path, command: str) -> None:
     """Remove a run folder that nothing but a log came to: the run never began."""
-    if [p.name for p in folder.iterdir()] in ([], [f"{command}.log"]):
+    if folder.is_dir() and [p.name for p in folder.iterdir()] in ([], [f"{command}.log"]):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -114,6 +116,7 @@ def print_start(folder: Path, experiment: Experiment, resumed_from: Path | None)
 
 def print_end(
     folder: Path,
+    data: ImageDataModule,
     monitor: str,
     objective: float | None,
     metrics: dict[str, float],
@@ -124,15 +127,22 @@ def print_end(
     reached = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if not k.endswith("/loss"))
     if objective is not None:
         log.info("\nbest %s %.4f; the best checkpoint has %s", monitor, objective, reached)
+    else:
+        log.info("\n%s was never measured; the last weights have %s", monitor, reached)
     if bad:
         log.warning("%d unreadable images were left out; listed in summary.json, first: %s: %s",
                     len(bad), *bad[0])  # fmt: skip
-    files = [("checkpoint", Path(best))] if best else []
+    last = folder / run_folder.CHECKPOINTS / "last.ckpt"
+    saved = Path(best) if best else last
+    files = [("checkpoint", saved)] if saved.is_file() else []
     files += [("curves", folder / "metrics.csv")]
     files += [("profile", path) for path in sorted(folder.glob("*profile*.txt"))]
     files += [("picture", path) for path in sorted((folder / "report").glob("*.png"))]
     print_rows([(label, shorten(path)) for label, path in files])
-    if best:
+    if saved.is_file():
+        usual = saved.parent == folder / run_folder.CHECKPOINTS
+        reference = shorten(folder if usual else saved)
+        split = "test" if "test" in data.splits else "val"
         log.info("\nTry next:")
-        log.info("  %s", command("eval", f"ckpt={shorten(folder)} split=test"))
-        log.info("  %s", command("predict", f"ckpt={shorten(folder)} <image files>"))
+        log.info("  %s", command("eval", f"ckpt={reference} split={split}"))
+        log.info("  %s", command("predict", f"ckpt={reference} <image files>"))

@@ -16,6 +16,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fovea import arguments, console, devices, run_folder
@@ -82,18 +83,19 @@ def build_node(node: Any, key: str, **arguments: Any) -> Any:
     through OmegaConf, which would turn dataclasses into dictionaries.
 
     Raises:
-        FoveaError: a parameter that is missing or that the class does not take; names ``key``.
+        FoveaError: a parameter that is missing, that the class does not take, or whose value it
+            refuses; names ``key``, chained to what the class raised.
     """
     try:
         factory = instantiate(node, _partial_=True, _convert_="all")
         return factory if node.get("_partial_") else factory(**arguments)
-    except InstantiationException as error:
-        cause = error.__cause__
-        raise (cause if isinstance(cause, FoveaError) else FoveaError(f"{key}: {error}")) from None
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        raise FoveaError(f"{key}: {error}. Its keys: --cfg job --package {key}") from None
+    except InstantiationException as error:  # of a node inside this one
+        if isinstance(error.__cause__, FoveaError):
+            raise error.__cause__ from None
+        raise FoveaError(f"{key}: {error}") from error
+    except (TypeError, ValueError, IndexError, MisconfigurationException) as error:
+        hint = f". Its keys: --cfg job --package {key}" if "argument" in str(error) else ""
+        raise FoveaError(f"{key}: {error}{hint}") from error
 
 
 def build_nodes(nodes: Any, key: str) -> list[Any]:
@@ -116,7 +118,7 @@ def build_data(cfg: DictConfig, weights_need: Preprocessing | None = None) -> Im
 def build_model(
     model: DictConfig,
     shape: tuple[int, int, int],
-    num_classes: int,
+    class_names: list[str],
     *,
     load: bool = True,
     need_head: bool = False,
@@ -126,7 +128,7 @@ def build_model(
     Args:
         model: a choice of ``conf/model``.
         shape: (C, H, W) of the images.
-        num_classes: size of the head.
+        class_names: of the data, in label order; as many as the head has outputs.
         load: False leaves ``weights`` alone, for a checkpoint that is loaded afterwards.
         need_head: the weights must hold a classifier for these classes, since nothing is trained.
 
@@ -137,17 +139,18 @@ def build_model(
     node = {k: v for k, v in model.items() if k not in {"head", "weights"}}
     backbone: Backbone = build_node(node, "model", in_channels=channels, image_size=size)
     head = build_node(
-        model.head, "model.head", num_features=backbone.num_features, num_classes=num_classes
+        model.head, "model.head", num_features=backbone.num_features, num_classes=len(class_names)
     )
     count = sum(p.numel() for p in [*backbone.parameters(), *head.parameters()])
     rows = [("model", f"{backbone.name} ({backbone.library}), {count / 1e6:.2f} M parameters")]
     if not (model.get("weights") and load):
         return backbone, head, [*rows, ("weights", "random")]
-    loaded = load_weights(backbone, head, model.weights)
-    if need_head and loaded.head != "loaded":
+    loaded = load_weights(backbone, head, model.weights, class_names=class_names)
+    if need_head and not loaded.head.startswith("loaded"):
         raise FoveaError(
-            f"model.weights={model.weights} brings no classifier for the {num_classes} classes of "
-            f"the data ({loaded.head}), so there is nothing to evaluate. Train one first: "
+            f"model.weights={model.weights} brings no classifier for the "
+            f"{len(class_names)} classes of the data ({loaded.head}), so there is nothing to "
+            "evaluate. Train one first: "
             f"python src/train.py model={backbone.name} model.weights={model.weights} …"
         )
     return backbone, head, rows + loaded.rows()
@@ -176,9 +179,13 @@ def build(cfg: DictConfig, resume_step: int | None = None) -> Experiment:
     devices.check(cfg.trainer.accelerator, cfg.trainer.devices)
     model = cfg.model
     data = build_data(cfg, preprocessing_of(model))
+    if cfg.test:
+        data.class_counts("test")  # says now, not after the training, if there is none
     backbone, head, model_rows = build_model(
-        model, data.image_shape, data.num_classes, load=resume_step is None
+        model, data.image_shape, data.class_names, load=resume_step is None
     )
+    if resume_step is not None:
+        model_rows[-1] = ("weights", "from the checkpoint")
     task: Task = build_node(
         cfg.task,
         "task",
@@ -197,6 +204,7 @@ def build(cfg: DictConfig, resume_step: int | None = None) -> Experiment:
         "config": plain,
         "preprocessing": data.preprocessing.to_dict(),
         "class_names": data.class_names,
+        "splits": data.split_fingerprints(),
     }
     trainer = build_trainer(cfg, plain, [RecordInCheckpoint(record)], resume_step or 0)
     data.check_batch(trainer.world_size, trainer.accumulate_grad_batches)

@@ -33,6 +33,7 @@ class Checkpoint:
             averaged weights.
         epoch: number of the epoch it was made in, from 1.
         global_step: optimiser steps that were made.
+        splits: fingerprint of the images of each split.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     epoch: int
     global_step: int
+    splits: dict[str, str]
 
 
 def read_checkpoint(reference: str | Path) -> Checkpoint:
@@ -80,6 +82,7 @@ def read_checkpoint(reference: str | Path) -> Checkpoint:
         weights=content["state_dict"],
         epoch=content["epoch"] + 1,
         global_step=content["global_step"],
+        splits=dict(record["splits"]),
     )
 
 
@@ -166,7 +169,7 @@ def load(run_or_checkpoint: str | Path, device: str | torch.device = "cpu") -> C
 def restore_model(checkpoint: Checkpoint) -> tuple[Any, nn.Module, list[tuple[str, str]]]:
     """Return backbone and head with the weights of ``checkpoint``, and rows for the summary."""
     shape, names = checkpoint.preprocessing.image_shape, checkpoint.class_names
-    backbone, head, rows = build_model(checkpoint.config.model, shape, len(names), load=False)
+    backbone, head, rows = build_model(checkpoint.config.model, shape, names, load=False)
     pair = nn.ModuleDict({"backbone": backbone, "head": head})
     own = {k: v for k, v in checkpoint.weights.items() if k.startswith(("backbone.", "head."))}
     try:

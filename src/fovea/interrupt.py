@@ -24,11 +24,13 @@ class GracefulInterrupt(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._asked = False
+        self._speaks = True
         self._every = 1
         self._previous: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen for Ctrl-C from here on."""
+        self._speaks = trainer.is_global_zero
         self._every = int(getattr(trainer, "log_every_n_steps", 1))
         self._previous = signal.signal(signal.SIGINT, self._handle)
 
@@ -36,7 +38,10 @@ class GracefulInterrupt(Callback):
         if self._asked:
             signal.default_int_handler(number, frame)
         self._asked = True
-        print("\nCtrl-C: saving after this step (again to stop at once) …", flush=True)
+        if self._speaks:
+            print(
+                "\nCtrl-C: saving as soon as the step is over (again: stop at once) …", flush=True
+            )
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

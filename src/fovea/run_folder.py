@@ -18,6 +18,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,16 @@ def read_config(folder: Path) -> DictConfig:
 def write_summary(folder: Path, **fields: Any) -> None:
     """Merge ``fields`` into summary.json."""
     summary = {**read_summary(folder), **fields}
-    _write(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    _write(folder / "summary.json", json.dumps(_without_nan(summary), indent=2) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """Return ``value`` with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

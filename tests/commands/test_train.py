@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+from fovea.errors import FoveaError
+from fovea.experiment import build, compose
 from process import SMALL, folder_of, run
 
 
@@ -64,12 +67,9 @@ def test_the_test_split_is_left_alone_unless_asked(tmp_path):
     assert not any(key.startswith("test/") for key in summary["metrics"])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(
-    trained, tmp_path, workers
-):
+def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(trained, tmp_path):
     folder, _ = trained
-    done = run("train", *SMALL, f"data.num_workers={workers}", "logger=none", cwd=tmp_path)
+    done = run("train", *SMALL, "data.num_workers=2", "logger=none", cwd=tmp_path)
     again = torch.load(folder_of(done, tmp_path) / "checkpoints" / "last.ckpt", weights_only=True)
     first = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     for name, tensor in first["state_dict"].items():
@@ -88,7 +88,7 @@ def test_another_seed_gives_other_weights_and_zero_is_a_seed(trained, tmp_path):
 
 @pytest.mark.slow
 def test_the_main_job_reaches_98_percent_on_held_out_digits(tmp_path):
-    done = run("train", "test=true", cwd=tmp_path, timeout=900, OMP_NUM_THREADS="2")
+    done = run("train", "test=true", cwd=tmp_path, timeout=900)
     summary = json.loads((folder_of(done, tmp_path) / "summary.json").read_text())
     assert summary["metrics"]["test/top1"] >= 0.98
 
@@ -111,6 +111,7 @@ def test_debug_presets_run_to_their_end(tmp_path, preset):
     [
         (["data=folder", "data.root=nowhere"], ["nowhere", "data.root"]),
         (["data=folder"], ["data.root"]),
+        (["data=folder", "data.root=pets", "test=true"], ["test"]),
         (["data=imagenet", "data.root=nowhere"], ["prepare_imagenet.py"]),
         (["data=cifar10", "data.root=nowhere/cifar"], ["cifar"]),
         (["trainer.devices=8"], ["trainer.devices=8", "no GPU", "trainer=ddp_cpu"]),
@@ -122,10 +123,29 @@ def test_debug_presets_run_to_their_end(tmp_path, preset):
         (["monitor.metric=val/acc"], ["val/acc", "val/top1"]),
         (["+model.depth=3"], ["depth"]),
         (["+data.sizes=3"], ["sizes"]),
+    ],
+)
+def test_mistakes_are_named_before_training(tmp_path, monkeypatch, words, expected):
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            for i in range(40):
+                Image.new("L", (8, 8), i).save(tmp_path / "pets" / split / name / f"{i}.png")
+    with pytest.raises(FoveaError) as caught:
+        build(compose(words))
+    for part in expected:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["data=folder", "data.root=nowhere"], ["nowhere", "data.root"]),
         (["paths.outputs=/proc/fovea"], ["/proc/fovea", "paths.outputs"]),
     ],
 )
-def test_mistakes_are_named_without_a_traceback(tmp_path, words, expected):
+def test_the_command_says_so_without_a_traceback_and_leaves_nothing(tmp_path, words, expected):
     done = run("train", *words, cwd=tmp_path, check=False)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -133,3 +153,12 @@ def test_mistakes_are_named_without_a_traceback(tmp_path, words, expected):
         assert part in done.stderr
     outputs = tmp_path / "outputs"
     assert not outputs.exists() or not list(outputs.iterdir()), "nothing is left behind"
+
+
+def test_a_run_never_overwrites_another(trained, tmp_path):
+    folder, _ = trained
+    before = (folder / "metrics.csv").read_bytes()
+    done = run("train", *SMALL, f"run_id={folder.name}", cwd=folder.parents[1], check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "resume=" in done.stderr
+    assert (folder / "metrics.csv").read_bytes() == before

@@ -183,4 +183,6 @@ def test_check_of_sound_images_finds_nothing(tmp_path):
         for i in range(10):
             pixels = np.random.default_rng(ord(name) + 100 * i).integers(0, 256, (8, 8, 3))
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name / f"{i}.png")
-    assert folder(tmp_path).check(num_workers=2) == []
+    data = folder(tmp_path)
+    assert data.check(num_workers=2) == []
+    assert data.num_files() == 20

@@ -65,6 +65,20 @@ def test_splits_do_not_depend_on_the_run_seed_but_on_the_split_seed():
         assert prints[0] == prints[1] != prints[2]
 
 
+def test_fingerprints_stay_those_of_the_data_set():
+    data = digits()
+    before = data.split_fingerprints()
+    assert before == {name: split.fingerprint() for name, split in data.splits.items()}
+    data.use_class_order(data.class_names[::-1])
+    assert data.split_fingerprints() == before == digits().split_fingerprints()
+
+
+def test_check_reads_no_file_of_images_in_memory():
+    data = digits()
+    assert data.num_files() == 0
+    assert data.check() == []
+
+
 def test_the_record_is_plain():
     record = digits(fraction=0.5).splits_recorded
     assert json.loads(json.dumps(record)) == record

@@ -107,6 +107,20 @@ def test_a_flat_tree_is_split_the_same_way_wherever_it_lies(tmp_path):
     assert len(set(everything)) == len(everything) == 40
 
 
+def test_one_file_more_leaves_the_others_in_their_splits(tmp_path):
+    flat(tmp_path)
+    before = {split: set(relative_paths(folder(tmp_path), split)) for split in ("train", "test")}
+    for i in range(5):
+        added = make(tmp_path, f"cat/{i}a.png") / "cat" / f"{i}a.png"
+        data = folder(tmp_path)
+        assert data.split_sizes == {"train": 33, "val": 4, "test": 4}
+        after = {split: set(relative_paths(data, split)) for split in ("train", "test")}
+        assert not before["train"] & after["test"]
+        assert len(before["train"] - after["train"]) <= 1
+        assert len(before["test"] - after["test"]) <= 1
+        added.unlink()
+
+
 def test_one_image_a_class_can_be_split(tmp_path, caplog):
     data = folder(make(tmp_path, *(f"class{i}/only.png" for i in range(20))))
     assert data.split_sizes == {"train": 16, "val": 2, "test": 2}

@@ -1,8 +1,12 @@
+import hashlib
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
-from fovea.data.sources import MemorySource
-from fovea.data.splits import Cutting, Found, Split, allot, cut, subset
+from fovea.data.sources import FileSource, MemorySource
+from fovea.data.splits import Cutting, Found, Split, allot, cut, draw_hashes, subset
 from fovea.errors import FoveaError
 
 
@@ -52,10 +56,8 @@ def test_classes_of_one_image_can_be_cut_too():
 
 def test_allotment_by_largest_remainder():
     counts = torch.tensor([10, 10, 10, 30])
-    share = allot(counts, 20, counts, torch.Generator().manual_seed(0))
-    assert share.sum() == 20
-    assert share[3] == 10
-    assert sorted(share[:3].tolist()) == [3, 3, 4]
+    share = allot(counts, 20, counts, torch.tensor([0.2, 0.9, 0.1, 0.5]))
+    assert share.tolist() == [3, 4, 3, 10]
 
 
 def test_fractions_keep_the_proportions_and_are_nested():
@@ -120,3 +122,109 @@ def test_impossible_fractions_are_refused(fractions):
 def test_too_few_images_to_cut():
     with pytest.raises(FoveaError, match="too few"):
         Cutting(0.4, 0.4, 0).apply(found(True, train=[0]))
+
+
+# What stays where it was when files come and go.
+
+
+def files(paths):
+    """Files "class/name", one class a folder, listed in sorted order as a folder is."""
+    paths = sorted(paths)
+    names = sorted({path.partition("/")[0] for path in paths})
+    labels = torch.tensor([names.index(path.partition("/")[0]) for path in paths])
+    return Split.whole(FileSource(Path("/nowhere"), paths), labels), names
+
+
+def membership(paths, val=0.1, test=0.1):
+    """Path -> the split it is cut into."""
+    everything, names = files(paths)
+    splits, _ = Cutting(val, test, 0).apply(Found(names, {"train": everything}, True, "here"))
+    return {
+        split.source.relative_path(n): name for name, split in splits.items() for n in split.numbers
+    }
+
+
+def moved(before, after):
+    """Path -> (old, new split), of the paths that both have."""
+    return {p: (before[p], after[p]) for p in before if p in after and before[p] != after[p]}
+
+
+SHAPES = {
+    "equal classes": [20, 20],
+    "unequal classes": [70, 20, 10, 33],
+    "many classes": [12] * 30,
+    "single images": [1] * 40 + [9] * 5,
+}
+
+
+@pytest.mark.parametrize("sizes", SHAPES.values(), ids=SHAPES.keys())
+def test_one_file_more_or_less_moves_almost_nothing(sizes):
+    paths = [f"c{c:02}/{i}.png" for c, size in enumerate(sizes) for i in range(size)]
+    before = membership(paths)
+    sizes_before = [list(before.values()).count(name) for name in ("val", "test")]
+    changes = [[*paths, f"c{c:02}/a new one {c}.png"] for c in range(len(sizes))]
+    changes += [[p for p in paths if p != gone] for gone in paths[::7]]
+    for changed in changes:
+        after = membership(changed)
+        # One image of val and one of test make room; where quotas change, two classes swap a place.
+        assert len(moved(before, after)) <= 4
+        grown = [list(after.values()).count(name) for name in ("val", "test")]
+        assert all(abs(a - b) <= 1 for a, b in zip(grown, sizes_before, strict=True))
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_an_added_file_brings_no_trained_image_into_test(number):
+    """Unless its class's quota of test grows: here 2 of 20 and of 21."""
+    paths = [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(20)]
+    before, after = membership(paths), membership([*paths, f"cat/0{number}.png"])
+    there = moved(before, after)
+    assert len(there) <= 2
+    assert all(path.startswith("cat/") for path in there)
+    assert "test" not in [new for _, new in there.values()]
+
+
+def test_a_test_quota_that_grows_takes_one_image():
+    paths = [f"cat/{i}.png" for i in range(14)]
+    before, after = membership(paths), membership([*paths, "cat/new.png"])
+    counts = [list(m.values()).count("test") for m in (before, after)]
+    assert counts == [1, 2]  # 1.4 and 1.5 of them
+    assert len([p for p, (_, new) in moved(before, after).items() if new == "test"]) <= 1
+
+
+def test_a_new_class_leaves_the_others_alone():
+    paths = [f"c{c:02}/{i}.png" for c in range(30) for i in range(12)]
+    before = membership(paths)
+    after = membership([*paths, *(f"a new class/{i}.png" for i in range(12))])
+    assert len(moved(before, after)) <= 8
+
+
+def test_a_subset_hardly_depends_on_the_other_files():
+    paths = [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(20)]
+    kept = []
+    for some in (paths, [*paths, "cat/new.png"]):
+        part = subset(files(some)[0], 2, 0.5, None, seed=0)
+        assert part.counts(2) == [10, 10]
+        kept.append({part.source.relative_path(n) for n in part.numbers})
+    assert len(kept[0] - kept[1]) <= 1
+
+
+def test_draws_are_the_same_on_every_machine():
+    """Pinned: another value here would cut every data set anew."""
+    digest = hashlib.blake2b(b"val/3/x/1", digest_size=8).digest()
+    draws = draw_hashes(split_of([0, 0]), "val", 3)
+    assert draws[1] == int.from_bytes(digest, "little") >> 1
+    assert draw_hashes(split_of([0]), "val", 0).tolist() == [5918816127638899960]
+
+
+def test_names_that_are_no_text_can_be_drawn():
+    everything, _ = files(["a/\udcff.png", "a/\udcfe.png"])
+    assert len(set(draw_hashes(everything, "val", 0).tolist())) == 2
+
+
+def test_a_million_files_are_cut_in_seconds():
+    paths = [f"n{c:08}/n{c:08}_{i}.JPEG" for c in range(100) for i in range(1281)]
+    everything, _ = files(paths)
+    began = time.perf_counter()
+    _, part = cut(everything, 12810, 100, "val", 0)
+    assert len(part) == 12810
+    assert time.perf_counter() - began < 2  # a tenth of ImageNet; some 0.12 s

@@ -140,6 +140,67 @@ def test_heads_that_do_not_fit_a_run(run, head, says):
     assert torch.equal(new_head.linear.weight, before)
 
 
+NAMES = list("abcdefghij")
+
+
+@pytest.fixture
+def named_run(run):
+    """The same run, with the names of its classes in the record."""
+    file = run[0] / "checkpoints" / "best.ckpt"
+    content = torch.load(file, weights_only=True)
+    torch.save({**content, "fovea": {"class_names": NAMES}}, file)
+    return run
+
+
+def fill(folder, class_names, hidden=16):
+    backbone = create_backbone("resnet18", in_channels=1, image_size=8).eval()
+    head = create_head(512, len(class_names or NAMES), hidden=hidden).eval()
+    before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    report = load_weights(backbone, head, str(folder), class_names=class_names)
+    return report.head, backbone, head, before
+
+
+class TestClassesByName:
+    """The head of a run is for its classes, not for any other ten."""
+
+    @pytest.mark.parametrize("names", [NAMES, tuple(NAMES), None])
+    def test_the_same(self, named_run, names):
+        says, _, head, _ = fill(named_run[0], names)
+        assert says == "loaded"
+        assert torch.equal(head.linear.weight, named_run[2].linear.weight)
+
+    def test_in_another_order(self, named_run):
+        folder, backbone, head = named_run
+        order = [3, 0, 9, 1, 2, 8, 7, 4, 6, 5]
+        says, again, new_head, _ = fill(folder, [NAMES[k] for k in order])
+        assert says == "loaded (classes reordered by name)"
+        images = torch.randn(2, 1, 8, 8)
+        with torch.no_grad():
+            logits, expected = new_head(again(images)), head(backbone(images))
+        torch.testing.assert_close(logits, expected[:, order])
+
+    @pytest.mark.parametrize("names", [[*NAMES[:9], "z"], [*NAMES[:9], "a"], list("0123456789")])
+    def test_others_as_many(self, named_run, names):
+        says, _, head, before = fill(named_run[0], names)
+        assert says == "re-made (other classes)"
+        assert all(torch.equal(before[name], t) for name, t in head.state_dict().items())
+
+    def test_fewer(self, named_run):
+        assert fill(named_run[0], NAMES[:4])[0] == "re-made (10 -> 4 classes)"
+
+    def test_layers_of_another_shape(self, named_run):
+        assert "layers of another shape" in fill(named_run[0], NAMES[::-1], hidden=None)[0]
+
+    def test_a_run_that_names_none(self, run):
+        assert fill(run[0], NAMES[::-1])[0] == "loaded"
+
+    def test_a_published_classifier_goes_by_their_number(self, reference, tmp_path):
+        torch.save(reference.state_dict(), tmp_path / "w.pth")
+        names = [f"class {i}" for i in range(1000)]
+        report = load_weights(*standard_resnet(), str(tmp_path / "w.pth"), class_names=names)
+        assert report.head == "loaded"
+
+
 def test_no_head_to_fill(run):
     backbone = create_backbone("resnet18", in_channels=1, image_size=8)
     report = load_weights(backbone, None, str(run[0]))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import lightning
 import numpy as np
-import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from PIL import Image
 
 from fovea import console, devices, run_folder
@@ -75,20 +73,10 @@ def run(cfg: DictConfig, overrides: list[str]) -> None:
     devices.check(cfg.trainer.accelerator, cfg.trainer.devices)
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.ckpt is not None:
-        checkpoint = read_checkpoint(cfg.ckpt)
-        data = _data_of(cfg, checkpoint)
-        backbone, head, rows = restore_model(checkpoint)
-        names = checkpoint.class_names
+        data, task, rows = _from_checkpoint(cfg)
     else:
-        data, backbone, head, rows = _pretrained(cfg)
-        names = data.class_names
-    task = ClassificationTask(
-        backbone=backbone,
-        head=head,
-        num_classes=len(names),
-        class_names=names,
-        channels_last=cfg.channels_last,
-    )
+        data, task, rows = _from_published_weights(cfg)
+    data.class_counts(cfg.split)  # a split that does not exist is named before anything is written
     trainer = build_node(
         cfg.trainer,
         "trainer",
@@ -115,14 +103,42 @@ def run(cfg: DictConfig, overrides: list[str]) -> None:
         console.print_rows([("report", console.shorten(folder))])
 
 
+Rows = list[tuple[str, str]]
+
+
+def _from_checkpoint(cfg: DictConfig) -> tuple[ImageDataModule, Task, Rows]:
+    """Return the data, and the task as the run of ``cfg.ckpt`` had it, loss included."""
+    if cfg.get("model") is not None:
+        raise FoveaError(
+            f"ckpt={cfg.ckpt} brings its own network; leave model= out, or ckpt= to evaluate "
+            "published weights."
+        )
+    checkpoint = read_checkpoint(cfg.ckpt)
+    data = _data_of(cfg, checkpoint)
+    backbone, head, rows = restore_model(checkpoint)
+    names = checkpoint.class_names
+    task: Task = build_node(
+        checkpoint.config.task,
+        "task",
+        backbone=backbone,
+        head=head,
+        num_classes=len(names),
+        class_names=names,
+        class_counts=[1] * len(names),  # class weights are of the training loss alone
+    )
+    return data, task, rows
+
+
 def _data_of(cfg: DictConfig, checkpoint: Checkpoint) -> ImageDataModule:
-    """Return the data set that was asked for, else the one the checkpoint was trained on."""
-    given = cfg.get("data") is not None
+    """Return the data set that was asked for, else the run's own, with what was changed of it."""
+    given = cfg.get("data")
     with open_dict(cfg):
-        cfg.data = cfg.data if given else checkpoint.config.data
+        if given is None or "_target_" not in given:
+            cfg.data = OmegaConf.merge(checkpoint.config.data, given or {})
         if cfg.batch_size is not None:
             cfg.data.batch_size = cfg.batch_size
     data = build_data(cfg, checkpoint.preprocessing)
+    _warn_of_seen_images(data, checkpoint, cfg.split)
     data.use_class_order(checkpoint.class_names)
     if data.preprocessing != checkpoint.preprocessing:
         log.warning(
@@ -133,19 +149,35 @@ def _data_of(cfg: DictConfig, checkpoint: Checkpoint) -> ImageDataModule:
     return data
 
 
-def _pretrained(cfg: DictConfig) -> tuple[ImageDataModule, Any, torch.nn.Module, list[Any]]:
+def _warn_of_seen_images(data: ImageDataModule, checkpoint: Checkpoint, split: str) -> None:
+    """Warn if ``split`` was cut from images that changed since the run cut them.
+
+    Then some of its images may have been in the run's train split, and the score may flatter.
+    """
+    then, now = checkpoint.splits.get(split), data.split_fingerprints().get(split)
+    was_cut = "split_seed" in data.splits_recorded.get(split, {})
+    if was_cut and then is not None and then != now:
+        log.warning(
+            "WARNING: the images of '%s' are not those the run set aside: files or split settings "
+            "changed since. Some may have been trained on; do not trust the score.",
+            split,
+        )
+
+
+def _from_published_weights(cfg: DictConfig) -> tuple[ImageDataModule, Task, Rows]:
+    """Return the data, and a classifier with the published weights that ``cfg.model`` names."""
     if cfg.get("model") is None or cfg.get("data") is None or not cfg.model.weights:
         raise FoveaError(
             "Nothing to evaluate. Give a checkpoint: ckpt=outputs/<run>\n  or pre-trained weights "
             "and a data set: model=resnet50 model.weights=IMAGENET1K_V2 data=imagenet split=val"
         )
-    with open_dict(cfg):
-        if cfg.batch_size is not None:
-            cfg.data.batch_size = cfg.batch_size
-    model = cfg.model
-    data = build_data(cfg, preprocessing_of(model))
-    backbone, head, rows = build_model(model, data.image_shape, data.num_classes, need_head=True)
-    return data, backbone, head, rows
+    if cfg.batch_size is not None:
+        cfg.data.batch_size = cfg.batch_size
+    data = build_data(cfg, preprocessing_of(cfg.model))
+    names = data.class_names
+    backbone, head, rows = build_model(cfg.model, data.image_shape, names, need_head=True)
+    task = ClassificationTask(backbone, head, len(names), names, channels_last=cfg.channels_last)
+    return data, task, rows
 
 
 def log_figures(loggers: list[Logger], figures: list[Path]) -> None:

@@ -90,7 +90,7 @@ def predict_files(model: Classifier, files: list[Path], top_k: int) -> list[dict
             tensors.append(model.transform(path))
             readable.append(row)
         except FoveaError as error:
-            row["error"] = str(error)
+            row["error"] = getattr(error, "reason", str(error))
     if tensors:
         for row, classes in zip(readable, model.predict_tensors(tensors, top_k), strict=True):
             row["classes"] = [{"class": name, "probability": p} for name, p in classes]

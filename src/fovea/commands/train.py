@@ -14,10 +14,11 @@ from omegaconf import DictConfig
 
 from fovea import config, console, devices, resume, run_folder
 from fovea.commands.eval import evaluate, log_figures
+from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
 from fovea.evaluation import plot_learning_curves
 from fovea.experiment import Experiment, build, build_data, plain_config
-from fovea.inference import read_checkpoint
+from fovea.inference import Checkpoint, read_checkpoint
 from fovea.tracking import WandbRun, environment_record
 
 log = logging.getLogger("fovea")
@@ -37,7 +38,8 @@ def run(cfg: DictConfig, overrides: list[str]) -> float | None:
     start, step = None, None
     if cfg.resume is not None:
         start = run_folder.checkpoint(cfg.resume, "last")
-        step = read_checkpoint(start).global_step
+        checkpoint = read_checkpoint(start)
+        step = checkpoint.global_step
         cfg = resume.merge(cfg, run_folder.read_config(folder), overrides)
         config.check(cfg, "train")
     if cfg.data.check:
@@ -45,11 +47,17 @@ def run(cfg: DictConfig, overrides: list[str]) -> float | None:
         return None
     began = time.time()
     experiment = build(cfg, step)
+    if start is not None:
+        _check_same_data(checkpoint, experiment.data)
     devices.check_disk(folder, experiment.task)
     if devices.is_main_process():
         run_folder.write_record(folder, plain_config(cfg), overrides, environment_record())
         run_folder.write_summary(
-            folder, state="running", started=began, splits=experiment.data.splits_recorded
+            folder,
+            state="running",
+            error=None,
+            started=began,
+            splits=experiment.data.splits_recorded,
         )
         console.print_start(folder, experiment, start)
     try:
@@ -59,10 +67,22 @@ def run(cfg: DictConfig, overrides: list[str]) -> float | None:
             ckpt_path=None if start is None else str(start),
             weights_only=True,
         )
+        return _finish(cfg, experiment, began)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         _ended_early(folder, experiment.trainer, error, began)
         raise
-    return _finish(cfg, experiment, began)
+
+
+def _check_same_data(checkpoint: Checkpoint, data: ImageDataModule) -> None:
+    """Raise `FoveaError` if the run that is gone on with was trained on other images."""
+    now = data.split_fingerprints()
+    changed = [name for name, then in checkpoint.splits.items() if now.get(name) != then]
+    if changed:
+        raise FoveaError(
+            f"The images of {', '.join(changed)} are not those the run began with: files were "
+            "added, removed or renamed. Restore them, or start a new run from its weights: "
+            f"model.weights={checkpoint.path}"
+        )
 
 
 def _check_images(cfg: DictConfig, folder: Path) -> None:
@@ -82,7 +102,7 @@ def _check_images(cfg: DictConfig, folder: Path) -> None:
     unreadable = sum(not item.readable for item in found)
     log.info(
         "%d images read: %d unreadable, %d odd; all in %s",
-        *(sum(data.split_sizes.values()), unreadable, len(found) - unreadable),
+        *(data.num_files(), unreadable, len(found) - unreadable),
         console.shorten(table),
     )
     if unreadable:
@@ -102,7 +122,8 @@ def _ended_early(folder: Path, trainer: Trainer, error: BaseException, began: fl
     _close_wandb(trainer, {}, exit_code=1)
     interrupted = isinstance(error, SystemExit | KeyboardInterrupt)
     state = "interrupted" if interrupted else "failed"
-    run_folder.write_summary(folder, state=state, seconds=time.time() - began, error=str(error))
+    reason = None if interrupted else str(error)
+    run_folder.write_summary(folder, state=state, seconds=time.time() - began, error=reason)
     if (folder / run_folder.CHECKPOINTS / "last.ckpt").is_file():
         log.info("%s. To go on: %s", state, console.command("train", f"resume={folder}"))
     else:
@@ -153,6 +174,6 @@ def _finish(cfg: DictConfig, experiment: Experiment, began: float) -> float | No
         bad_images=[list(item) for item in bad],
     )
     log_figures(trainer.loggers, sorted((folder / "report").glob("*.png")))
-    console.print_end(folder, cfg.monitor.metric, objective, metrics, best, bad)
+    console.print_end(folder, experiment.data, cfg.monitor.metric, objective, metrics, best, bad)
     _close_wandb(trainer, {cfg.monitor.metric: objective, **metrics})
     return objective

@@ -88,6 +88,11 @@ def check_files(
     return [*_faults(seen), *_duplicates(seen, class_names)]
 
 
+def count_files(splits: dict[str, Split]) -> int:
+    """Return how many files `check_files` reads: those of images that are not held in memory."""
+    return sum(len(split) for split in splits.values() if isinstance(split.source, FileSource))
+
+
 def _files(splits: dict[str, Split]) -> Iterable[_File]:
     for name, split in splits.items():
         if not isinstance(split.source, FileSource):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from fovea.data.augment import Augment
-from fovea.data.checking import BadImage, check_files
+from fovea.data.checking import BadImage, check_files, count_files
 from fovea.data.dataset import ImageDataset, OnBadImage
 from fovea.data.images import evaluation_transform
 from fovea.data.layout import shortened
@@ -210,6 +210,14 @@ class ImageData(ABC):
         self.prepare()
         return self._record
 
+    def split_fingerprints(self) -> dict[str, str]:
+        """Return the fingerprint of each split: which images it holds, under which labels.
+
+        As the data set numbers the classes, whatever `use_class_order` did since. Two runs with
+        the same fingerprint under a name share that split, wherever their folders lie.
+        """
+        return {name: entry["fingerprint"] for name, entry in self.splits_recorded.items()}
+
     def class_counts(self, split: str) -> list[int]:
         """Return the images of each class in ``split``, in label order."""
         return self._split(split).counts(self.num_classes)
@@ -282,8 +290,14 @@ class ImageData(ABC):
             self.on_bad_image,
         )
 
+    def num_files(self) -> int:
+        """Return how many image files `check` reads; 0 for a data set held in memory."""
+        return count_files(self.splits)
+
     def check(self, num_workers: int | None = None) -> list[BadImage]:
         """Read every file of every split once and return what is wrong or odd.
+
+        Images held in memory are passed over: see `num_files`.
 
         Args:
             num_workers: threads. None: one a processor, 8 at most.

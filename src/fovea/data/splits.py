@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fovea.data.sampling import generator
 from fovea.data.sources import ImageSource
 from fovea.errors import FoveaError, did_you_mean
 
@@ -76,41 +76,42 @@ class Found:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def allot(counts: Tensor, total: int, most: Tensor, source: torch.Generator) -> Tensor:
+def allot(counts: Tensor, total: int, most: Tensor, tie_break: Tensor) -> Tensor:
     """Return how many of ``total`` fall to each class, in proportion to its count.
 
-    Largest remainders, ties broken at random. A class gets at most ``most``.
+    Largest remainders. A class gets at most ``most``.
 
     Args:
         counts: (K,) int64.
         total: to hand out.
         most: (K,) int64.
-        source: of the tie breaks.
+        tie_break: (K,) float64 in [0, 1); of equal remainders the one with the larger goes first.
     """
     ideal = counts.double() * total / counts.sum().clamp(min=1)
     share = torch.minimum(ideal.floor().long(), most)
-    tie_break = torch.rand(len(counts), generator=source, dtype=torch.float64)
     # Remainders are compared in units of 1e-9, so that rounding does not break ties.
     remainder = ((ideal - share) * 1e9).round() + tie_break
     while (missing := total - int(share.sum())) > 0 and (open_ := share < most).any():
-        order = torch.argsort(torch.where(open_, remainder, -torch.inf), descending=True)
+        wanted = torch.where(open_, remainder, -torch.inf)
+        order = torch.argsort(wanted, descending=True, stable=True)
         share[order[: min(missing, int(open_.sum()))]] += 1
         remainder = remainder - 1e9
     return share
 
 
-def cut(split: Split, total: int, num_classes: int, *seed: int | str) -> tuple[Split, Split]:
+def cut(split: Split, total: int, num_classes: int, purpose: str, seed: int) -> tuple[Split, Split]:
     """Return (rest, part): ``total`` images cut from ``split``, stratified.
 
-    Which images is a function of the seed and of the split's own order. No class with two images
-    or more loses its last one. Where that leaves fewer than ``total``, single images go too.
+    Which images depends on the purpose, the seed and the images' own paths (`draw_hashes`), so a
+    file more or less moves hardly another one. No class with two images or more loses its last
+    one. Where that leaves fewer than ``total``, single images go too.
     """
-    source = generator("cut", *seed)
+    hashes = draw_hashes(split, purpose, seed)
     counts = torch.bincount(split.labels, minlength=num_classes)
     spare = (counts - 1).clamp(min=0)
     most = spare if int(spare.sum()) >= total else counts.clamp(max=1).maximum(spare)
-    share = allot(counts, total, most, source)
-    mask = within_class_rank(split.labels, source) < share[split.labels]
+    share = allot(counts, total, most, _class_draws(hashes, split.labels, num_classes))
+    mask = within_class_rank(split.labels, hashes) < share[split.labels]
     return split.take(~mask), split.take(mask)
 
 
@@ -132,14 +133,37 @@ def subset(
     keep = (counts * fraction).round().long().clamp(min=1)
     if limit_per_class is not None:
         keep = keep.clamp(max=limit_per_class)
-    rank = within_class_rank(split.labels, generator("subset", seed))
+    rank = within_class_rank(split.labels, draw_hashes(split, "subset", seed))
     return split.take(rank < keep[split.labels])
 
 
-def within_class_rank(labels: Tensor, source: torch.Generator) -> Tensor:
-    """Return (N,) int64: each sample's place in a random order of the samples of its class."""
-    shuffled = torch.randperm(len(labels), generator=source)
-    by_class = shuffled[torch.sort(labels[shuffled], stable=True).indices]
+def draw_hashes(split: Split, purpose: str, seed: int) -> Tensor:
+    """Return (N,) int64 in [0, 2**63): a draw for each image, by its relative path alone.
+
+    Unlike a shuffle of the list, an image's draw does not depend on which other images there are.
+    """
+    name, prefix, hashed = split.source.relative_path, f"{purpose}/{seed}/", hashlib.blake2b
+    digests = b"".join(
+        hashed((prefix + name(number)).encode(errors="backslashreplace"), digest_size=8).digest()
+        for number in split.numbers.tolist()
+    )
+    return torch.from_numpy((np.frombuffer(digests, dtype="<u8") >> 1).astype(np.int64))
+
+
+def _class_draws(hashes: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return (K,) float64 in [0, 1): a draw for each class, from its image with the least hash.
+
+    So it depends neither on the class's number nor, as a rule, on its other images.
+    """
+    least = torch.zeros(num_classes, dtype=torch.int64)
+    least.scatter_reduce_(0, labels, hashes, "amin", include_self=False)
+    return (least % 2**20).double() / 2**20  # the low bits: the high ones of a minimum are all 0
+
+
+def within_class_rank(labels: Tensor, hashes: Tensor) -> Tensor:
+    """Return (N,) int64: each sample's place among the samples of its class, ordered by hash."""
+    by_hash = torch.sort(hashes, stable=True).indices
+    by_class = by_hash[torch.sort(labels[by_hash], stable=True).indices]
     counts = torch.bincount(labels)
     starts = torch.cumsum(counts, 0) - counts
     ranks = torch.empty_like(labels)
@@ -190,8 +214,9 @@ class Cutting:
                     f"The train split has {size} images, too few to cut data.{name}_fraction="
                     f"{fraction} from. Add images, or a {name} folder."
                 )
-            seed = (name, self.seed)
-            splits["train"], splits[name] = cut(splits["train"], total, num_classes, *seed)
+            splits["train"], splits[name] = cut(
+                splits["train"], total, num_classes, name, self.seed
+            )
             record[name] = {"cut_from": "train", "fraction": fraction, "split_seed": self.seed}
         return {name: splits[name] for name in SPLITS if name in splits}, record
 

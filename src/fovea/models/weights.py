@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +32,8 @@ class LoadReport:
         missing: not in the weights; keep their random start.
         unexpected: in the weights, but not in the backbone or the head.
         mismatched: of another shape, each with both shapes; keep their random start.
-        head: "loaded", or why the head keeps its start; empty if there was no head to fill.
+        head: begins with "loaded", or says why the head keeps its start; empty if there was no head
+            to fill.
     """
 
     source: str
@@ -73,6 +76,7 @@ def load_weights(
     head: Head | None,
     weights: str | bool | None,
     *,
+    class_names: Sequence[str] | None = None,
     strict_share: float = 0.5,
 ) -> LoadReport:
     """Fill ``backbone``, and ``head`` where it fits, in place; return what matched.
@@ -82,6 +86,9 @@ def load_weights(
         head: is filled where classes and layers agree; None: the backbone alone.
         weights: published weights by name ("IMAGENET1K_V2", a timm tag, "DEFAULT" or True for the
             library's own choice), a checkpoint file of any project, or the folder of a run.
+        class_names: (K,) what the head's classes are called. The head of a run of fovea is then
+            filled only if its classes are the same, whatever their order. None, and for weights
+            that name no classes: the number of classes decides.
         strict_share: least share of the backbone's tensors that must be filled.
 
     Raises:
@@ -90,10 +97,13 @@ def load_weights(
     found = find_weights(backbone.name, backbone.library, weights)
     if found is None:
         raise FoveaError(f"model.weights={weights} names no weights to load.")
+    known: list[str] | None = None
     if isinstance(found, NamedWeights):
         source, state = found.label, found.load()
     else:
-        state, nest = tensors_in(read_checkpoint(found))
+        content = read_checkpoint(found)
+        state, nest = tensors_in(content)
+        known = _class_names(content)
         source = f"{found} ({nest})" if nest else str(found)
     report = LoadReport(source=source)
     own = _in_own_names(backbone, state, report)
@@ -103,7 +113,7 @@ def load_weights(
     _check_finite(filled, source)
     backbone.net.load_state_dict(filled, strict=False)
     if head is not None:
-        report.head = _fill_head(head, backbone, own, state)
+        report.head = _fill_head(head, backbone, own, state, known, class_names)
     return report
 
 
@@ -177,10 +187,31 @@ def _adapt(
     return None
 
 
+def _class_names(content: Mapping[str, Any]) -> list[str] | None:
+    """Return the classes that a run of fovea recorded in its checkpoint, None if there are none."""
+    record = content.get("fovea")
+    names = record.get("class_names") if isinstance(record, Mapping) else None
+    return [str(name) for name in names] if isinstance(names, list | tuple) else None
+
+
 def _fill_head(
-    head: Head, backbone: Backbone, own: dict[str, Tensor], state: dict[str, Tensor]
+    head: Head,
+    backbone: Backbone,
+    own: dict[str, Tensor],
+    state: dict[str, Tensor],
+    known: list[str] | None,
+    class_names: Sequence[str] | None,
 ) -> str:
-    """Fill ``head`` from its own weights or from a published classifier; return what was done."""
+    """Fill ``head`` from its own weights or from a published classifier; return what was done.
+
+    Args:
+        head: to fill.
+        backbone: whose classifier may be in the weights.
+        own: the weights under the names of the backbone's net.
+        state: all of the weights.
+        known: the classes of the weights, in their order, where they name any.
+        class_names: those of ``head``.
+    """
     ours = any(name.startswith(_OWN) for name in state)
     found = {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.") and ours}
     if not found and backbone.classifier is not None:
@@ -191,12 +222,28 @@ def _fill_head(
         return "new (the weights hold no classifier)"
     target = head.state_dict()
     if {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in target.items()}:
+        if known is None or class_names is None or known == list(class_names):
+            head.load_state_dict(found)
+            return "loaded"
+        rows = _rows_by_name(known, class_names)
+        if rows is None:
+            return "re-made (other classes)"
+        for name in ("linear.weight", "linear.bias"):
+            found[name] = found[name][rows]
         head.load_state_dict(found)
-        return "loaded"
+        return "loaded (classes reordered by name)"
     old, new = found["linear.weight"].shape[0], head.num_classes
     if old != new:
         return f"re-made ({old} -> {new} classes)"
     return f"re-made ({new} classes in both, but layers of another shape)"
+
+
+def _rows_by_name(known: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Return where in ``known`` each of ``wanted`` is; None unless both are the same set."""
+    place = {name: row for row, name in enumerate(known)}
+    if len(place) != len(known) or sorted(known) != sorted(wanted):
+        return None
+    return [place[name] for name in wanted]
 
 
 def _too_few(

@@ -60,6 +60,16 @@ class FreezeSchedule:
             )
         check_ascending([phase.epoch for phase in self._phases])
 
+    def starts(self, max_epochs: int) -> list[int]:
+        """Return the first epoch of each phase in a run of ``max_epochs``."""
+        starts: list[int] = []
+        for phase in self._phases:
+            start = round_half_up(resolve_epochs(phase.epoch, max_epochs))
+            shared = isinstance(phase.epoch, str) and bool(starts)
+            starts.append(max(start, starts[-1] + 1) if shared else start)
+        check_ascending(starts)
+        return starts
+
     def bind(self, parts: Parts, max_epochs: int) -> BoundFreeze:
         """Return the schedule for one network and one length of run.
 
@@ -71,12 +81,7 @@ class FreezeSchedule:
             FoveaError: a key matches nothing, is shadowed by the keys before it, stages are left
                 uncovered, or nothing at all would train.
         """
-        starts: list[int] = []
-        for phase in self._phases:
-            start = round_half_up(resolve_epochs(phase.epoch, max_epochs))
-            shared = isinstance(phase.epoch, str) and bool(starts)
-            starts.append(max(start, starts[-1] + 1) if shared else start)
-        check_ascending(starts)
+        starts = self.starts(max_epochs)
         scales = [
             match_rules(phase.rules, parts, f"freeze.phases[{number}].stages")
             for number, phase in enumerate(self._phases)

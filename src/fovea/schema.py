@@ -1,0 +1,257 @@
+"""What the values of a configuration may be: types, ranges, choices.
+
+Defaults live in ``conf/``; here stands only what a value may be. Sections allow keys that are not
+listed, since a data set or task of your own brings its own parameters: those are checked against
+the signature of the class they go to when it is built.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import BaseModel, ConfigDict, PositiveInt, Tag
+
+_CLOCK = r"^\d+:\d\d:\d\d:\d\d$"
+_PERCENT = r"^\s*(100(\.0+)?|0*\d{1,2}(\.\d+)?)\s*%\s*$"
+_CUDA = r"^cuda:\d+$"
+_KNOWN_CLASSES = (
+    r"fovea\.(data\.Augment|models\.create_head|tasks\.ClassificationTask|optim\.\w+)"
+    r"|torch\.optim\.\w+|timm\.optim\.Lamb|lightning\.pytorch\.callbacks\.\w+"
+)
+PATTERNS = {
+    _CLOCK: "days:hours:minutes:seconds such as 00:12:00:00",
+    _PERCENT: "a share of the run such as 5%",
+    _CUDA: "cuda:N",
+}
+
+
+def _rise(values: list[float]) -> list[float]:
+    if values != sorted(values):
+        raise ValueError("the smaller number first")
+    return values
+
+
+NonNegativeInt = Annotated[int, Ge(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+Share = Annotated[float, Gt(0), Le(1)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+Probability = Annotated[float, Ge(0), Le(1)]
+Epochs = NonNegativeFloat | Annotated[str, pydantic.StringConstraints(pattern=_PERCENT)]
+Clock = Annotated[str, pydantic.StringConstraints(pattern=_CLOCK)]
+TimeUnit = Literal["weeks", "days", "hours", "minutes", "seconds"]
+Precision = Literal[
+    "auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "32", 32
+]
+# What Lightning registers.
+Strategy = Literal[
+    "auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false",
+    "ddp_spawn", "ddp_spawn_find_unused_parameters_true", "ddp_spawn_find_unused_parameters_false",
+    "ddp_fork", "ddp_fork_find_unused_parameters_true", "ddp_fork_find_unused_parameters_false",
+    "ddp_notebook", "ddp_notebook_find_unused_parameters_true",
+    "ddp_notebook_find_unused_parameters_false", "fsdp", "fsdp_cpu_offload", "deepspeed",
+    "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_2_offload", "deepspeed_stage_3",
+    "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme", "single_device", "single_tpu",
+    "single_xla", "xla", "xla_debug",
+]  # fmt: skip
+
+_ABSENT: Any = None  # not every class has the key; where it stands it is checked
+
+
+class _Section(BaseModel):
+    """Strict: text is never read as a number, nor a number as a switch."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+def _whose(node: Any) -> str:
+    target = str(node.get("_target_")) if isinstance(node, dict) else ""
+    return "(known)" if re.fullmatch(_KNOWN_CLASSES, target) else "(own)"
+
+
+_S = TypeVar("_S", bound=_Section)
+# The keys of a class of one's own may mean something else.
+OfKnownClass = Annotated[
+    Annotated[_S, Tag("(known)")] | Annotated[_Section, Tag("(own)")],
+    pydantic.Discriminator(_whose),
+]
+
+
+class _Data(_Section):
+    batch_size: PositiveInt
+    eval_batch_size: PositiveInt | None = _ABSENT
+    seed: NonNegativeInt
+    split_seed: NonNegativeInt
+    num_workers: NonNegativeInt | Literal["auto"]
+    image_size: PositiveInt | None
+    channels: Literal[1, 3] | None
+    mean: list[float] | None
+    std: list[PositiveFloat] | None
+    interpolation: Literal["bilinear", "bicubic"] | None
+    crop_ratio: Share | None
+    hflip: bool
+    val_fraction: Fraction
+    test_fraction: Fraction
+    fraction: Share
+    limit_per_class: PositiveInt | None
+    sampling: Literal["shuffle", "balanced"]
+    on_bad_image: Literal["error", "skip", "report"]
+    repeats: PositiveInt
+    check: bool = _ABSENT
+
+
+class _Augment(_Section):
+    crop: Literal["auto", "resized", "pad", "none"]
+    scale: Annotated[list[Share], Len(2, 2), pydantic.AfterValidator(_rise)]
+    ratio: Annotated[list[PositiveFloat], Len(2, 2), pydantic.AfterValidator(_rise)]
+    flip: Probability
+    rotate: Annotated[float, Ge(0), Le(180)]
+    translate: Probability
+    policy: Literal["randaug", "trivialaug"] | None
+    magnitude: Annotated[int, Ge(0), Le(30)]
+    num_ops: PositiveInt
+    erase: Probability
+    mixup: NonNegativeFloat
+    cutmix: NonNegativeFloat
+
+
+class _Head(_Section):
+    hidden: PositiveInt | list[PositiveInt] | None = _ABSENT
+    dropout: Fraction = _ABSENT
+    zero_init: bool = _ABSENT
+    bias_init: float | None = _ABSENT
+
+
+class _Model(_Section):
+    weights: str | bool | None
+    library: Literal["torchvision", "timm"] = _ABSENT
+    stem: Literal["auto", "standard", "small"] = _ABSENT
+    drop_path: Fraction = _ABSENT
+    head: OfKnownClass[_Head] = _ABSENT
+
+
+class _Task(_Section):
+    loss: Literal["cross_entropy", "bce"]
+    label_smoothing: Fraction
+    class_weights: Literal["auto"] | dict[Any, PositiveFloat] | None = _ABSENT
+    layer_decay: Share
+
+
+class _AnyOptimizer(_Section):
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+
+
+class _Optimizer(_AnyOptimizer):
+    betas: Annotated[list[Fraction], Len(2, 2)] = _ABSENT
+    momentum: Fraction = _ABSENT
+    nesterov: bool = _ABSENT
+    max_grad_norm: PositiveFloat | None = _ABSENT
+
+
+class _Scheduler(_Section):
+    warmup_epochs: Epochs = _ABSENT
+    warmup_steps: NonNegativeInt | None = _ABSENT
+    warmup_start_factor: Probability = _ABSENT
+    start_factor: Probability = _ABSENT
+    final_factor: Probability = _ABSENT
+    peak: Annotated[float, Gt(0), Lt(1)] = _ABSENT
+    anneal: Literal["cos", "linear"] = _ABSENT
+    milestones: list[Epochs] = _ABSENT
+    gamma: Probability = _ABSENT
+
+
+class _EarlyStopping(_Section):
+    patience: NonNegativeInt = _ABSENT
+
+
+class _Average(_Section):
+    decay: Fraction = _ABSENT
+    every_n_steps: PositiveInt = _ABSENT
+
+
+class _Callbacks(_Section):
+    early_stopping: OfKnownClass[_EarlyStopping] | None = _ABSENT
+    ema: OfKnownClass[_Average] | None = _ABSENT
+
+
+class _Trainer(_Section):
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+    devices: PositiveInt | Literal["auto", -1] | list[NonNegativeInt]
+    num_nodes: PositiveInt
+    strategy: Strategy | dict[str, Any] = _ABSENT
+    precision: Precision
+    max_epochs: PositiveInt
+    max_time: Clock | dict[TimeUnit, NonNegativeFloat] | None
+    accumulate_grad_batches: PositiveInt
+    gradient_clip_val: PositiveFloat | None
+    log_every_n_steps: PositiveInt
+    check_val_every_n_epoch: PositiveInt
+    limit_train_batches: PositiveInt | Share | None
+    limit_val_batches: NonNegativeInt | Probability | None
+    limit_test_batches: NonNegativeInt | Probability | None
+    overfit_batches: NonNegativeInt | Probability = _ABSENT
+
+
+class _Monitor(_Section):
+    metric: str
+    mode: Literal["min", "max"]
+
+    @pydantic.field_validator("mode")
+    @classmethod
+    def _fits(cls, mode: str, info: pydantic.ValidationInfo) -> str:
+        metric = info.data.get("metric", "")
+        falls, rises = metric.endswith("loss"), metric.endswith(("top1", "top5", "accuracy"))
+        if (falls and mode == "max") or (rises and mode == "min"):
+            raise ValueError(
+                f"{'min' if falls else 'max'}, since monitor.metric={metric} is better the "
+                f"{'lower' if falls else 'higher'} it is"
+            )
+        return mode
+
+
+class _Train(_Section):
+    data: _Data
+    augment: OfKnownClass[_Augment]
+    model: _Model
+    task: OfKnownClass[_Task]
+    optimizer: Annotated[
+        Annotated[_Optimizer, Tag("(known)")] | Annotated[_AnyOptimizer, Tag("(own)")],
+        pydantic.Discriminator(_whose),
+    ]
+    scheduler: OfKnownClass[_Scheduler]
+    callbacks: _Callbacks | None = _ABSENT
+    trainer: _Trainer
+    monitor: _Monitor
+    seed: NonNegativeInt
+    test: bool
+    compile: bool
+    channels_last: bool
+    tags: list[str]
+
+
+class _Eval(_Section):
+    ckpt: str | None
+    split: Literal["train", "val", "test"]
+    batch_size: PositiveInt | None
+    data: _Data | None = _ABSENT
+    model: _Model | None = _ABSENT
+    trainer: _Trainer
+    channels_last: bool
+    seed: NonNegativeInt
+
+
+class _Predict(_Section):
+    ckpt: str | None
+    top_k: PositiveInt
+    batch_size: PositiveInt
+    device: (
+        Literal["auto", "cpu", "cuda", "mps"]
+        | Annotated[str, pydantic.StringConstraints(pattern=_CUDA)]
+    )
+
+
+SCHEMAS: dict[str, type[_Section]] = {"train": _Train, "eval": _Eval, "predict": _Predict}
