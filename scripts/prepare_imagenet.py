@@ -105,6 +105,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def list_classes() -> int:
     """Print the 1000 classes in label order."""
+    # As src/train.py has it: the library beside this folder, installed or not.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
     from fovea.data import imagenet_classes
 
     for label, (wnid, name) in enumerate(imagenet_classes().items()):
