@@ -94,8 +94,8 @@ def test_mistakes_name_what_was_meant(words, expected):
         ("trainer.accelerator=gpuu", "trainer.accelerator='gpuu' (text): expected one of 'auto'"),
         ("trainer.strategy=dpp", "Did you mean 'ddp'?"),
         ("trainer.overfit_batches=some", "trainer.overfit_batches='some' (text): expected"),
-        ("monitor.metric=val/loss", "expected min, since monitor.metric=val/loss is better"),
-        ("monitor.mode=min", "expected max, since monitor.metric=val/top1 is better the higher"),
+        ("monitor.mode=max", "expected min, since monitor.metric=val/loss is better the lower"),
+        ("monitor.metric=val/top1", "expected max, since monitor.metric=val/top1 is better the"),
         ("monitor.metric=val/balanced_accuracy monitor.mode=min", "expected max, since monitor."),
     ],
 )  # fmt: skip

@@ -28,7 +28,7 @@ def test_run_folder_holds_everything(trained):
     assert metrics["train/loss"].notna().any()
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["state"] == "finished"
-    assert summary["objective"] == pytest.approx(metrics["val/top1"].max())
+    assert summary["objective"] == pytest.approx(metrics["val/loss"].min())
     for name in ("best.ckpt", "last.ckpt"):
         assert (folder / "checkpoints" / name).is_file()
     for name in ("learning_curves.png", "confusion_matrix.png", "mistakes.png"):
