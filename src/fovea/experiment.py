@@ -241,10 +241,9 @@ def build_trainer(
     loggers = [MetricsCSV(folder, resume_step), *build_nodes(cfg.get("logger"), "logger")]
     for logger in loggers:
         logger.log_hyperparams({**plain, "environment": environment_record()})
-    return build_node(
+    return make_trainer(
         cfg.trainer,
-        "trainer",
-        precision=devices.precision(cfg.trainer.precision, cfg.trainer.accelerator),
+        folder,
         callbacks=[
             *callbacks,
             *extra,
@@ -252,10 +251,26 @@ def build_trainer(
             GracefulInterrupt(folder / run_folder.CHECKPOINTS),
         ],
         logger=loggers,
+    )
+
+
+def make_trainer(node: DictConfig, folder: Path, **settings: Any) -> lightning.Trainer:
+    """Return the Trainer that ``node`` describes, with what holds for every command.
+
+    Args:
+        node: a choice of ``conf/trainer``.
+        folder: of the run.
+        settings: further parameters of the Trainer.
+    """
+    return build_node(
+        node,
+        "trainer",
+        precision=devices.precision(node.precision, node.accelerator),
         default_root_dir=str(folder),
         enable_progress_bar=console.is_terminal(),
         enable_model_summary=False,
         use_distributed_sampler=False,  # fovea's samplers shard by themselves, exactly
+        **settings,
     )
 
 

@@ -6,19 +6,23 @@ import logging
 from pathlib import Path
 
 import lightning
-import numpy as np
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
-from PIL import Image
 
 from fovea import console, devices, run_folder
 from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
 from fovea.evaluation import write_report
-from fovea.experiment import build_data, build_model, build_node, plain_config, preprocessing_of
+from fovea.experiment import (
+    build_data,
+    build_model,
+    build_node,
+    make_trainer,
+    plain_config,
+    preprocessing_of,
+)
 from fovea.inference import Checkpoint, read_checkpoint, restore_model
 from fovea.tasks import ClassificationTask, Task
-from fovea.tracking import WandbRun, environment_record
+from fovea.tracking import environment_record
 
 log = logging.getLogger("fovea")
 
@@ -77,17 +81,7 @@ def run(cfg: DictConfig, overrides: list[str]) -> None:
     else:
         data, task, rows = _from_published_weights(cfg)
     data.class_counts(cfg.split)  # a split that does not exist is named before anything is written
-    trainer = build_node(
-        cfg.trainer,
-        "trainer",
-        precision=devices.precision(cfg.trainer.precision, cfg.trainer.accelerator),
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=console.is_terminal(),
-        default_root_dir=str(folder),
-        use_distributed_sampler=False,
-    )
+    trainer = make_trainer(cfg.trainer, folder, logger=False, enable_checkpointing=False)
     run_folder.check_writable(folder)
     if devices.is_main_process():
         run_folder.write_record(folder, plain_config(cfg), overrides, environment_record())
@@ -178,16 +172,3 @@ def _from_published_weights(cfg: DictConfig) -> tuple[ImageDataModule, Task, Row
     backbone, head, rows = build_model(cfg.model, data.image_shape, names, need_head=True)
     task = ClassificationTask(backbone, head, len(names), names, channels_last=cfg.channels_last)
     return data, task, rows
-
-
-def log_figures(loggers: list[Logger], figures: list[Path]) -> None:
-    """Send picture files to the loggers that show pictures (W&B, TensorBoard)."""
-    by_name = {figure.stem: figure for figure in figures}
-    for logger in loggers:
-        if isinstance(logger, WandbRun):
-            for name, figure in by_name.items():
-                logger.log_image(f"figures/{name}", [str(figure)])
-        elif isinstance(logger, TensorBoardLogger):
-            for name, figure in by_name.items():
-                pixels = np.asarray(Image.open(figure).convert("RGB"))
-                logger.experiment.add_image(f"figures/{name}", pixels, dataformats="HWC")

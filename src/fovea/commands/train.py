@@ -8,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning import Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig
+from PIL import Image
 
 from fovea import config, console, devices, resume, run_folder
-from fovea.commands.eval import evaluate, log_figures
+from fovea.commands.eval import evaluate
 from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
 from fovea.evaluation import plot_learning_curves
@@ -177,3 +180,16 @@ def _finish(cfg: DictConfig, experiment: Experiment, began: float) -> float | No
     console.print_end(folder, experiment.data, cfg.monitor.metric, objective, metrics, best, bad)
     _close_wandb(trainer, {cfg.monitor.metric: objective, **metrics})
     return objective
+
+
+def log_figures(loggers: list[Logger], figures: list[Path]) -> None:
+    """Send picture files to the loggers that show pictures (W&B, TensorBoard)."""
+    by_name = {figure.stem: figure for figure in figures}
+    for logger in loggers:
+        if isinstance(logger, WandbRun):
+            for name, figure in by_name.items():
+                logger.log_image(f"figures/{name}", [str(figure)])
+        elif isinstance(logger, TensorBoardLogger):
+            for name, figure in by_name.items():
+                pixels = np.asarray(Image.open(figure).convert("RGB"))
+                logger.experiment.add_image(f"figures/{name}", pixels, dataformats="HWC")

@@ -10,7 +10,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from fovea.data.images import evaluation_transform
-from fovea.errors import FoveaError, did_you_mean
+from fovea.data.settings import check_choice
+from fovea.errors import FoveaError
 from fovea.types import Preprocessing
 
 Crop = Literal["auto", "resized", "pad", "none"]
@@ -84,9 +85,9 @@ class Augment:
         self._check()
 
     def _check(self) -> None:
-        _check_choice("crop", self.crop, _CROPS)
+        check_choice("augment.crop", self.crop, _CROPS)
         if self.policy is not None:
-            _check_choice("policy", self.policy, _POLICIES)
+            check_choice("augment.policy", self.policy, _POLICIES)
         for key in ("flip", "erase", "translate"):
             _check_range(key, getattr(self, key), 0, 1)
         _check_range("magnitude", self.magnitude, 0, 30)
@@ -180,14 +181,6 @@ class Augment:
 def _padding(image_size: int) -> int:
     """Return an eighth of the side: the usual 4 pixels for 32."""
     return max(1, image_size // 8)
-
-
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise FoveaError(
-            f"augment.{key}={value} is not one of {', '.join(choices)}."
-            f"{did_you_mean(str(value), choices)}"
-        )
 
 
 def _check_range(key: str, value: float, low: float, high: float) -> None:

@@ -155,9 +155,5 @@ def evaluation_transform(preprocessing: Preprocessing) -> v2.Transform:
     The shorter side is resized to ``preprocessing.resize`` pixels and the centre square cut out; or
     the whole image is resized to the square where ``resize`` is None. Antialiased.
     """
-    mode = v2.InterpolationMode(preprocessing.interpolation)
-    size = [preprocessing.image_size, preprocessing.image_size]
-    if preprocessing.resize is None:
-        return v2.Resize(size, interpolation=mode, antialias=True)
-    resize = v2.Resize(preprocessing.resize, interpolation=mode, antialias=True)
-    return v2.Compose([TrimLong(), resize, v2.CenterCrop(size)])
+    resizing = preprocessing.resizing()
+    return resizing if preprocessing.resize is None else v2.Compose([TrimLong(), resizing])

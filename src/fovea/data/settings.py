@@ -29,15 +29,15 @@ def check_settings(
         raise FoveaError(f"data.num_workers={num_workers} must be 'auto' or a number from 0 up")
     if not 0 < fraction <= 1:
         raise FoveaError(f"data.fraction={fraction} must be above 0 and at most 1")
-    _check_choice("sampling", sampling, get_args(Sampling))
-    _check_choice("on_bad_image", on_bad_image, get_args(OnBadImage))
+    check_choice("data.sampling", sampling, get_args(Sampling))
+    check_choice("data.on_bad_image", on_bad_image, get_args(OnBadImage))
 
 
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a `FoveaError` that names ``key`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise FoveaError(
-            f"data.{key}={value} is not one of {', '.join(choices)}."
-            f"{did_you_mean(str(value), choices)}"
+            f"{key}={value} is not one of {', '.join(choices)}.{did_you_mean(str(value), choices)}"
         )
 
 
