@@ -1,4 +1,6 @@
 import logging
+import random
+import re
 import shutil
 import zlib
 
@@ -9,6 +11,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from fovea.data import FolderDataModule, decode_image
+from fovea.data.layout import natural_key
 from fovea.errors import FoveaError
 
 
@@ -140,6 +143,20 @@ def test_classes_named_by_numbers_are_in_numeric_order(tmp_path):
 def test_classes_are_in_natural_order(tmp_path):
     flat(tmp_path, count=5, classes=["b10", "b9", "a", "B1", "b9x"])
     assert folder(tmp_path).class_names == ["B1", "a", "b9", "b9x", "b10"]
+
+
+def parts(name):
+    """A name's numbers and texts: numbers stand before texts, and the name itself decides last."""
+    found = re.findall(r"[0-9]+|[^0-9]+", name)
+    return [(0, int(p), "") if p[0] in "0123456789" else (1, 0, p) for p in found], name
+
+
+def test_natural_order_is_that_of_the_parts():
+    draw = random.Random(0)
+    letters = "ab019.-_ Zé\udcff"
+    names = {"".join(draw.choices(letters, k=draw.randint(1, 6))) for _ in range(20_000)}
+    names |= {"n01440764_10026.JPEG", "n01440764_986.JPEG", "0" * 99, "1" * 250}
+    assert sorted(names, key=natural_key) == sorted(names, key=parts)
 
 
 def test_val_with_other_classes_lists_the_differences(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fovea.data import splits
 from fovea.data.sources import FileSource, MemorySource
 from fovea.data.splits import Cutting, Found, Split, allot, cut, draw_hashes, subset
 from fovea.errors import FoveaError
@@ -214,6 +215,37 @@ def test_draws_are_the_same_on_every_machine():
     draws = draw_hashes(split_of([0, 0]), "val", 3)
     assert draws[1] == int.from_bytes(digest, "little") >> 1
     assert draw_hashes(split_of([0]), "val", 0).tolist() == [5918816127638899960]
+
+
+NAMES = ["a/1.png", "b/é 2.png", "b/日本.png", "c/with\nline\t.png", "c/\udcff\udcc3", "d/😀"]
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 2**16])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_hashes_of_paths_are_what_they_are_said_to_be(monkeypatch, chunk, in_memory):
+    """Against the plain definition: fingerprints are recorded, draws decide what is cut."""
+    monkeypatch.setattr(splits, "_CHUNK", chunk)
+    everything = split_of([0, 7, 7, 2, 1, 12]) if in_memory else files(NAMES)[0]
+    part = everything.take(torch.tensor([True, False, True, True, True, True]))
+    names = [part.source.relative_path(n) for n in part.numbers.tolist()]
+    assert in_memory or names == [NAMES[0], *NAMES[2:]]
+    digest = hashlib.sha256()
+    for name, label in zip(names, part.labels.tolist(), strict=True):
+        digest.update(f"{name}\t{label}\n".encode(errors="replace"))
+    assert part.fingerprint() == digest.hexdigest()[:16]
+    hashes = [
+        hashlib.blake2b(f"val/3/{name}".encode(errors="backslashreplace"), digest_size=8).digest()
+        for name in names
+    ]
+    draws = [int.from_bytes(digest, "little") >> 1 for digest in hashes]
+    assert draw_hashes(part, "val", 3).tolist() == draws
+
+
+def test_an_empty_split_has_a_fingerprint_too():
+    for everything in (split_of([0]), files(["a/1.png"])[0]):
+        nothing = everything.take(torch.tensor([False]))
+        assert nothing.fingerprint() == hashlib.sha256(b"").hexdigest()[:16]
+        assert draw_hashes(nothing, "val", 3).tolist() == []
 
 
 def test_names_that_are_no_text_can_be_drawn():

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fovea.data.index import ClassFolder, list_images
 from fovea.data.layout import (
     SPLIT_NAMES,
     is_image,
@@ -17,10 +18,9 @@ from fovea.data.layout import (
     split_folders,
     subfolders,
     visible,
-    walk_images,
 )
 from fovea.data.module import ImageDataModule
-from fovea.data.sources import FileSource
+from fovea.data.sources import FileSource, Paths
 from fovea.data.splits import Found, Split
 from fovea.data.table import TABLE_SUFFIXES, find_table
 from fovea.errors import FoveaError
@@ -28,7 +28,7 @@ from fovea.types import Preprocessing
 
 logger = logging.getLogger(__name__)
 
-SourceFactory = Callable[[Path, Sequence[str]], FileSource]
+SourceFactory = Callable[[Path, Paths], FileSource]
 
 SMALL_IMAGE = 64
 
@@ -45,7 +45,7 @@ class FolderDataModule(ImageDataModule):
       table's own folder: without ``split`` val and test are cut.
 
     Images at any depth below a class folder belong to it. Classes are numbered in natural order of
-    their names ("2" before "10").
+    their names ("2" before "10"). Large trees are listed once, see `fovea.data.index`.
 
     Args:
         root: folder or table.
@@ -136,18 +136,12 @@ def _read_split(
     _warn_unlabelled(folder, there)
     names = list(classes) if classes is not None else sorted_classes(there)
     prefix = "" if folder == root else f"{folder.name}/"
-    paths: list[str] = []
-    labels: list[int] = []
-    empty: list[str] = []
-    for label, name in enumerate(names):
-        if name not in there:
-            continue
-        images = list(walk_images(folder / name))
-        if not images:
-            empty.append(name)
-        _warn_nested(folder / name, images)
-        paths += [f"{prefix}{name}/{image}" for image in images]
-        labels += [label] * len(images)
+    present = set(there)
+    index = list_images(root, prefix, [name for name in names if name in present])
+    counts = {found.name: found.images for found in index.classes}
+    for found in index.classes:
+        _warn_of_class(folder / found.name, found)
+    empty = [name for name, count in counts.items() if not count]
     if empty and not may_be_empty:
         raise FoveaError(
             f"No images in class folder(s) {shortened(empty)} of {folder}. Remove the folder(s), "
@@ -155,7 +149,9 @@ def _read_split(
         )
     if empty:
         logger.warning("no images of class(es) %s in %s", shortened(empty), folder)
-    return Split.whole(source(root, paths), torch.tensor(labels, dtype=torch.long)), names
+    repeats = torch.tensor([counts.get(name, 0) for name in names])
+    labels = torch.arange(len(names)).repeat_interleave(repeats)
+    return Split.whole(source(root, index.paths), labels), names
 
 
 def _check_depth(root: Path) -> None:
@@ -194,15 +190,21 @@ def _warn_unlabelled(folder: Path, classes: list[str]) -> None:
         )
 
 
-def _warn_nested(folder: Path, images: list[str]) -> None:
-    groups = {image.partition("/")[0] for image in images if "/" in image}
-    if groups and all("/" in image for image in images) and len(groups) > 1:
+def _warn_of_class(folder: Path, found: ClassFolder) -> None:
+    if found.others:
+        logger.warning(
+            "%d file(s) in %s have no image suffix and are left out: %s",
+            found.others,
+            folder,
+            found.first_others,
+        )
+    if found.groups:
         logger.warning(
             "class folder %s has only folders in it (%s): all their images count as class '%s'. If "
             "they are the classes, make them the first level, or list the images in a CSV of "
             "path,label.",
             folder,
-            shortened(sorted_classes(groups)),
+            found.groups,
             folder.name,
         )
 

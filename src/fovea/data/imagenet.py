@@ -96,7 +96,7 @@ class ImageNetDataModule(ImageDataModule):
         """Return the class folders to read, in label order."""
         folders = split_folders(self.root)
         folder = self.root / folders.get("train", folders.get("val", ""))
-        there, known = subfolders(folder), imagenet_classes()
+        there, known = dict.fromkeys(subfolders(folder)), imagenet_classes()
         unknown = [name for name in there if name not in known]
         if unknown:
             raise FoveaError(

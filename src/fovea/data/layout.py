@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from fovea.data.images import IMAGE_SUFFIXES
 from fovea.errors import FoveaError
-
-logger = logging.getLogger(__name__)
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -21,12 +19,22 @@ SPLIT_NAMES = {
 
 _IGNORED = {"__MACOSX", "Thumbs.db", "desktop.ini", "lost+found"}
 
+_NUMBER = re.compile("[0-9]+")
 
-def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """Return a sort key in which runs of digits count as numbers: "2" < "10", "a2" < "a10"."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    key = ((0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts)
-    return tuple(key), name  # between "1" and "01" the name itself decides
+
+def natural_key(name: str) -> str:
+    """Return a sort key in which runs of digits count as numbers: "2" < "10", "a2" < "a10".
+
+    One string, which sorts several times faster than a tuple of the name's parts. In it a number is
+    its length and its digits behind a NUL, which no file name holds and which sorts before all
+    text. Of equal numbers, as in "1" and "01", the name itself decides at the end.
+    """
+    return f"{_NUMBER.sub(_sortable, name)}\0\0{name}"
+
+
+def _sortable(number: re.Match[str]) -> str:
+    digits = number[0].lstrip("0")
+    return f"\0{chr(1 + len(digits))}{digits}"
 
 
 def sorted_classes(names: Iterable[str]) -> list[str]:
@@ -50,8 +58,8 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def is_image(name: str) -> bool:
-    """Return whether the suffix is an image's."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    """Return whether the suffix of a file that is not hidden is an image's."""
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
 
 
 def split_folders(root: Path) -> dict[str, str]:
@@ -75,31 +83,48 @@ def split_folders(root: Path) -> dict[str, str]:
     return found
 
 
-def walk_images(folder: Path) -> Iterator[str]:
-    """Yield the images at any depth below ``folder``, relative to it, sorted naturally.
+class Walk(NamedTuple):
+    """What lies at any depth below a folder.
 
-    Other files are named in a warning.
+    Attributes:
+        images: paths relative to the folder, sorted naturally.
+        others: files whose suffix is no image's, likewise.
+        stamps: of each folder on the way (`folder_stamp`), by its relative path, "" for the first.
     """
-    others: list[str] = []
-    yield from _walk(folder, "", others)
-    if others:
-        logger.warning(
-            "%d file(s) in %s have no image suffix and are left out: %s",
-            len(others),
-            folder,
-            shortened(others),
-        )
+
+    images: list[str]
+    others: list[str]
+    stamps: dict[str, list[int]]
 
 
-def _walk(folder: Path, prefix: str, others: list[str]) -> Iterator[str]:
+def walk_images(folder: Path) -> Walk:
+    """Return the images at any depth below ``folder``; links to folders are followed."""
+    walk = Walk([], [], {})
+    _walk(folder, "", walk)
+    return walk
+
+
+def _walk(folder: Path, prefix: str, walk: Walk) -> None:
+    # Before the entries are read, so that one which comes meanwhile makes the stamp an old one.
+    walk.stamps[prefix.rstrip("/")] = folder_stamp(folder)
     for entry in visible(folder):
         name = prefix + entry.name
         if entry.is_dir():
-            yield from _walk(folder / entry.name, f"{name}/", others)
+            _walk(folder / entry.name, f"{name}/", walk)
         elif is_image(entry.name):
-            yield name
+            walk.images.append(name)
         else:
-            others.append(name)
+            walk.others.append(name)
+
+
+def folder_stamp(folder: str | os.PathLike[str]) -> list[int]:
+    """Return what changes when an entry of ``folder`` is added, removed or renamed.
+
+    Times of the last change in nanoseconds, of the entries and of anything (which `tar` and
+    `rsync` cannot set back), and the inode, another one where a folder took the place of another.
+    """
+    status = os.stat(folder)
+    return [status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def shortened(names: Iterable[str], most: int = 5) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fovea.data.sources import ImageSource
+from fovea.data.sources import FileSource, ImageSource
 from fovea.errors import FoveaError, did_you_mean
 
 SPLITS = ("train", "val", "test")
+
+_CHUNK = 2**16
 
 
 @dataclass
@@ -50,11 +54,24 @@ class Split:
     def fingerprint(self) -> str:
         """Return a short hash of which images these are, under which labels."""
         digest = hashlib.sha256()
-        for number, label in zip(self.numbers.tolist(), self.labels.tolist(), strict=True):
-            digest.update(
-                f"{self.source.relative_path(number)}\t{label}\n".encode(errors="replace")
-            )
+        classes = range(len(torch.bincount(self.labels)))
+        ends = np.array([f"\t{label}\n".encode() for label in classes], dtype=np.bytes_)
+        chunks = self.numbers.split(_CHUNK), self.labels.split(_CHUNK)
+        for numbers, labels in zip(*chunks, strict=True):
+            lines = np.strings.add(_paths(self.source, numbers), ends[labels.numpy()])
+            digest.update(_recoded(b"".join(lines.tolist()), "replace"))
         return digest.hexdigest()[:16]
+
+
+def _paths(source: ImageSource, numbers: Tensor) -> NDArray[np.bytes_]:
+    if isinstance(source, FileSource):
+        return source.relative_paths(numbers)
+    paths = map(source.relative_path, numbers.tolist())
+    return np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
+
+
+def _recoded(paths: bytes, errors: str) -> bytes:  # many at once: a call each takes long
+    return os.fsdecode(paths).encode(errors=errors)
 
 
 @dataclass
@@ -142,12 +159,14 @@ def draw_hashes(split: Split, purpose: str, seed: int) -> Tensor:
 
     Unlike a shuffle of the list, an image's draw does not depend on which other images there are.
     """
-    name, prefix, hashed = split.source.relative_path, f"{purpose}/{seed}/", hashlib.blake2b
-    digests = b"".join(
-        hashed((prefix + name(number)).encode(errors="backslashreplace"), digest_size=8).digest()
-        for number in split.numbers.tolist()
-    )
-    return torch.from_numpy((np.frombuffer(digests, dtype="<u8") >> 1).astype(np.int64))
+    prefix, hashed = f"{purpose}/{seed}/".encode(errors="backslashreplace"), hashlib.blake2b
+    digests = []
+    for numbers in split.numbers.split(_CHUNK):
+        paths = b"\0".join([*_paths(split.source, numbers).tolist(), b""])
+        names = _recoded(paths, "backslashreplace").split(b"\0")[:-1]
+        digests += [hashed(prefix + name, digest_size=8).digest() for name in names]
+    draws = np.frombuffer(b"".join(digests), dtype="<u8") >> 1
+    return torch.from_numpy(draws.astype(np.int64))
 
 
 def _class_draws(hashes: Tensor, labels: Tensor, num_classes: int) -> Tensor:
