@@ -1,25 +1,13 @@
-"""A data module in a few lines of text, and the processors it may use."""
+"""A data module in a few lines of text."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from fovea.types import Preprocessing
 
 if TYPE_CHECKING:
     from fovea.data.module import ImageDataModule
-
-MAX_WORKERS = 8
-
-
-def processor_share(local_ranks: int) -> int:
-    """Return the processors each of ``local_ranks`` processes may use for loading, 1 to 8."""
-    try:
-        available = len(os.sched_getaffinity(0))  # what a container or batch system grants
-    except AttributeError:  # not on macOS and Windows
-        available = os.cpu_count() or 1
-    return max(1, min(MAX_WORKERS, available // max(1, local_ranks)))
 
 
 def describe_rows(data: ImageDataModule) -> list[tuple[str, str]]:
