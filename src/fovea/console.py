@@ -129,6 +129,10 @@ def print_end(
         log.info("\nbest %s %.4f; the best checkpoint has %s", monitor, objective, reached)
     else:
         log.info("\n%s was never measured; the last weights have %s", monitor, reached)
+    read, by_pillow = data.decoded()
+    if by_pillow:
+        log.info("%d of %d reads of images were left to Pillow, being no plain JPEGs: slower",
+                 by_pillow, read)  # fmt: skip
     if bad:
         log.warning("%d unreadable images were left out; listed in summary.json, first: %s: %s",
                     len(bad), *bad[0])  # fmt: skip

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fovea import run_folder
-from fovea.data import decode_image, evaluation_transform, to_tensor
+from fovea.data import EvaluationView, to_tensor
+from fovea.data.decoding import Picture, TensorPicture, open_file
 from fovea.errors import FoveaError
 from fovea.experiment import build_model
 from fovea.types import Preprocessing
@@ -108,7 +109,7 @@ class Classifier(nn.Module):
         self.head = head
         self.preprocessing = preprocessing
         self.class_names = list(class_names)
-        self._resize = evaluation_transform(preprocessing)
+        self._view = EvaluationView(preprocessing)
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -123,10 +124,10 @@ class Classifier(nn.Module):
         """
         channels = self.preprocessing.channels
         if isinstance(image, Image.Image):
-            pixels = to_tensor(image, channels)
+            picture: Picture = TensorPicture(to_tensor(image, channels))
         else:
-            pixels = decode_image(image, channels)
-        return self.preprocessing.normalize(self._resize(pixels))
+            picture = open_file(image, channels)
+        return self.preprocessing.normalize(self._view(picture))
 
     def predict(
         self, images: Sequence[Image.Image | str | Path], top_k: int = 5

@@ -86,6 +86,9 @@ class _Data(_Section):
     seed: NonNegativeInt
     split_seed: NonNegativeInt
     num_workers: NonNegativeInt | Literal["auto"]
+    decode: Literal["auto", "simplejpeg", "pil", "gpu"]
+    in_memory: Literal["auto"] | bool
+    memory_fraction: Share
     image_size: PositiveInt | None
     channels: Literal[1, 3] | None
     mean: list[float] | None
@@ -100,6 +103,8 @@ class _Data(_Section):
     sampling: Literal["shuffle", "balanced"]
     on_bad_image: Literal["error", "skip", "report"]
     repeats: PositiveInt
+    shuffle_window: PositiveInt | Literal["auto"] | None = _ABSENT
+    cache_dir: str | None = _ABSENT
     check: bool = _ABSENT
 
 
@@ -113,7 +118,9 @@ class _Augment(_Section):
     policy: Literal["randaug", "trivialaug"] | None
     magnitude: Annotated[int, Ge(0), Le(30)]
     num_ops: PositiveInt
+    color_jitter: NonNegativeFloat
     erase: Probability
+    cutout: NonNegativeInt
     mixup: NonNegativeFloat
     cutmix: NonNegativeFloat
 

@@ -7,6 +7,7 @@ pixels, K classes, F features, N samples of a split.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -37,12 +38,14 @@ class Batch(NamedTuple):
             place, in evaluation the entry is blank. Evaluation counts entries with
             ``indices >= 0`` and no others.
         targets: (B, K) float soft labels after mixup or cutmix, else None.
+        seeds: (B,) int64, from which random changes on the device are drawn; None in evaluation.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     targets: Tensor | None = None
+    seeds: Tensor | None = None
 
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -85,10 +88,20 @@ class Preprocessing:
         )
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return (..., C, H, W) uint8 ``images`` float32: on [0, 1], less mean, over std."""
-        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
-        return (images.float() / 255 - mean) / std
+        """Return (..., C, H, W) ``images`` on [0, 255] as float32: on [0, 1], less mean, over std.
+
+        A channels_last batch stays so.
+        """
+        rows = images.movedim(-3, -1)
+        # Whole rows against rows of repeated constants: on a CPU twenty times as fast as three
+        # constants against pixels whose channels lie side by side.
+        width = rows.shape[-2] if rows.is_contiguous() else 1
+        scale, offset = _scale_and_offset(self.mean, self.std, width, images.device)
+        if width == 1:
+            images = images.to(torch.float32, copy=True)
+            return images.mul_(scale.view(-1, 1, 1)).add_(offset.view(-1, 1, 1))
+        flat = rows.flatten(-2).to(torch.float32, copy=True).mul_(scale).add_(offset)
+        return flat.view(rows.shape).movedim(-1, -3)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types only, fit for JSON and for a ``weights_only`` checkpoint."""
@@ -99,3 +112,12 @@ class Preprocessing:
     def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
         """Return what `to_dict` wrote."""
         return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+
+
+@cache
+def _scale_and_offset(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return what normalises a row of ``width`` pixels on [0, 255], (width * C,) float32 each."""
+    means, stds = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+    return (1 / (255 * stds)).repeat(width), (-means / stds).repeat(width)

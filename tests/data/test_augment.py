@@ -3,6 +3,8 @@ import torch
 from torchvision.transforms import v2
 
 from fovea.data import Augment
+from fovea.data.decoding import TensorPicture
+from fovea.data.draws import sample_seeds
 from fovea.errors import FoveaError
 from fovea.types import Preprocessing
 
@@ -16,59 +18,69 @@ def noise(*shape, seed=0):
     )
 
 
-def draws(transform, image, count=60):
-    torch.manual_seed(0)
-    return [transform(image) for _ in range(count)]
+def seeds(count):
+    return sample_seeds(0, 0, torch.arange(count), torch.zeros(count, dtype=torch.int64))
 
 
-def crops_only(**options):
-    return Augment(flip=0, **options)
+def views(augment, preprocessing, image, count=60, **options):
+    """What the loader makes of an image for so many samples."""
+    view = augment.view(preprocessing, **options)
+    return [view(TensorPicture(image), seed) for seed in seeds(count).tolist()]
 
 
-def test_large_images_are_cropped_as_torchvision_does():
+def batches(augment, preprocessing, image, hflip, count=60):
+    """What the device makes of an image for so many samples, back on [0, 255]."""
+    images = image.expand(count, -1, -1, -1)
+    out = augment.on_device(images, seeds(count), preprocessing, hflip)
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    return (out * std + mean) * 255
+
+
+def test_large_images_are_cropped_by_the_loader_and_not_shifted():
     image = noise(3, 120, 150)
-    ours = draws(crops_only(scale=(0.2, 0.7)).image_transform(LARGE, hflip=True), image, 5)
-    reference = draws(v2.RandomResizedCrop(96, (0.2, 0.7), antialias=True), image, 5)
-    assert all(torch.equal(a, b) for a, b in zip(ours, reference, strict=True))
+    augment = Augment(flip=0)
+    drawn = views(augment, LARGE, image)
+    assert len({d.contiguous().numpy().tobytes() for d in drawn}) == 60
+    out = batches(augment, LARGE, drawn[0], hflip=True)
+    assert (out - drawn[0]).abs().max() < 1e-3
 
 
-def test_small_images_are_padded_and_shifted():
-    image = noise(3, 32, 32)
-    padded = v2.functional.pad(image, [4])
-    windows = {
-        padded[:, y : y + 32, x : x + 32].numpy().tobytes() for y in range(9) for x in range(9)
-    }
-    seen = {
-        drawn.numpy().tobytes()
-        for drawn in draws(crops_only().image_transform(SMALL, hflip=True), image, 500)
-    }
-    assert seen <= windows
-    assert len(seen) > 60  # of 81
+@pytest.mark.parametrize(("size", "places"), [(32, 81), (8, 9)])
+def test_small_images_are_seen_whole_and_shifted_on_the_device(size, places):
+    image, preprocessing = noise(3, size, size), Preprocessing(size, resize=size)
+    augment = Augment(flip=0)
+    assert all(torch.equal(d, image) for d in views(augment, preprocessing, image, 5))
+    out = batches(augment, preprocessing, image, hflip=True, count=400).round()
+    assert len({sample.numpy().tobytes() for sample in out}) == pytest.approx(places, abs=3)
 
 
-def test_digits_are_shifted_by_one_pixel():
-    transform = crops_only().image_transform(Preprocessing(8, 1, (0.3,), (0.4,), 8), hflip=False)
-    image = noise(1, 8, 8)
-    padded = v2.functional.pad(image, [1])
-    windows = [padded[:, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
-    for drawn in draws(transform, image):
-        assert any(torch.equal(drawn, window) for window in windows)
+def test_a_policy_sees_the_shifted_image():
+    """As in published recipes: crop first, then the policy."""
+    image = torch.full((3, 32, 32), 255, dtype=torch.uint8)
+    augment = Augment(policy="randaug", magnitude=0, flip=0)
+    drawn = views(augment, SMALL, image)
+    assert sum((d == 0).any().item() for d in drawn) > 40, "black edges"
+    out = batches(augment, SMALL, image, hflip=False)
+    assert (out.round() == 255).all(), "not shifted again"
 
 
 @pytest.mark.parametrize(("hflip", "flips"), [(True, range(15, 46)), (False, [0])])
 def test_flips_only_where_the_data_set_allows(hflip, flips):
     image = noise(3, 32, 32)
-    transform = Augment(crop="none").image_transform(SMALL, hflip)
-    drawn = draws(transform, image)
-    assert sum(torch.equal(d, image.flip(-1)) for d in drawn) in flips
-    assert all(torch.equal(d, image) or torch.equal(d, image.flip(-1)) for d in drawn)
+    out = batches(Augment(crop="none"), SMALL, image, hflip).round()
+    assert sum(torch.equal(sample, image.flip(-1).float()) for sample in out) in flips
+    kept = (image.float(), image.flip(-1).float())
+    assert all(torch.equal(sample, kept[0]) or torch.equal(sample, kept[1]) for sample in out)
 
 
 def test_none_is_evaluation():
     image = noise(3, 40, 64)
-    transform = Augment(crop="none", flip=0).image_transform(SMALL, hflip=True)
+    augment = Augment(crop="none", flip=0)
     reference = v2.CenterCrop(32)(v2.Resize(32, antialias=True)(image))
-    assert torch.equal(transform(image), reference)
+    (seen,) = views(augment, SMALL, image, 1)
+    assert torch.equal(seen, reference)
+    out = augment.on_device(seen[None], seeds(1), SMALL, hflip=True)
+    assert torch.equal(out, SMALL.normalize(seen[None]))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -77,52 +89,74 @@ def test_none_is_evaluation():
     [
         {"policy": "randaug"},
         {"policy": "trivialaug"},
-        {"erase": 1.0},
         {"rotate": 20, "translate": 0.2},
-        {"policy": "randaug", "num_ops": 3, "magnitude": 15, "erase": 0.5},
+        {"policy": "randaug", "num_ops": 3, "magnitude": 15},
+        {"erase": 1.0},
+        {"cutout": 8},
+        {"color_jitter": 0.4},
+        {"policy": "randaug", "erase": 0.5, "color_jitter": 0.1},
     ],
+    ids=str,
 )
 def test_every_option_changes_images_and_keeps_their_form(options, channels):
     mean = (0.5,) * channels
     preprocessing = Preprocessing(32, channels, mean, mean, resize=32)
-    transform = Augment(crop="none", flip=0, **options).image_transform(preprocessing, hflip=True)
+    augment = Augment(crop="none", flip=0, **options)
     image = noise(channels, 32, 32)
-    drawn = draws(transform, image, 40)
+    drawn = views(augment, preprocessing, image, 40)
     assert all(d.shape == image.shape and d.dtype == torch.uint8 for d in drawn)
-    assert sum(not torch.equal(d, image) for d in drawn) > 15
+    out = augment.on_device(torch.stack(drawn), seeds(40), preprocessing, hflip=True)
+    assert out.shape == (40, channels, 32, 32)
+    assert out.dtype == torch.float32
+    plain = preprocessing.normalize(image)
+    assert sum(not torch.allclose(sample, plain, atol=1e-5) for sample in out) > 15
 
 
 @pytest.mark.parametrize("shape", [(1, 900), (900, 1), (1, 1), (20, 5000)])
 @pytest.mark.parametrize("crop", ["resized", "pad", "none"])
 def test_long_and_tiny_images_can_be_trained_on(shape, crop):
     image = torch.full((3, *shape), 90, dtype=torch.uint8)
-    for drawn in draws(Augment(crop=crop).image_transform(LARGE, hflip=True), image, 5):
+    for drawn in views(Augment(crop=crop), LARGE, image, 5):
         assert drawn.shape == (3, 96, 96)
-        assert drawn.max() == 90
+        assert (drawn == 90).all()
 
 
 def test_erased_pixels_are_zero_after_normalisation():
     preprocessing = Preprocessing(32, 3, (0.2, 0.5, 0.8), (0.5,) * 3, resize=32)
-    transform = Augment(crop="none", flip=0, erase=1.0).image_transform(preprocessing, hflip=True)
-    image = torch.full((3, 32, 32), 255, dtype=torch.uint8)
-    erased = draws(transform, image, 1)[0]
-    hole = (erased != 255).all(0)
-    assert hole.any()
-    assert preprocessing.normalize(erased)[:, hole].abs().max() < 0.005
+    images = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+    augment = Augment(crop="none", flip=0, erase=1.0)
+    out = augment.on_device(images, seeds(1), preprocessing, hflip=True)
+    white = preprocessing.normalize(images)
+    assert ((out == 0) | (out == white)).all()
+    assert (out == 0).all(1).any()
 
 
-def test_draws_come_from_torchs_generator_alone():
-    """Else samples would not be a function of their seed."""
-    augment = Augment(policy="randaug", erase=0.5, rotate=10, translate=0.1)
-    transform, image = augment.image_transform(LARGE, hflip=True), noise(3, 120, 150)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(draws(transform, image, 10), draws(transform, image, 10), strict=True)
-    )
+@pytest.mark.parametrize("held", [False, True])
+def test_a_sample_is_a_function_of_its_seed(held):
+    augment = Augment(policy="randaug", crop="pad", rotate=10, translate=0.1)
+    image = noise(3, 96, 96)
+    first = views(augment, LARGE, image, 10, held=held)
+    torch.rand(3)  # whatever else draws
+    second = views(augment, LARGE, image, 10, held=held)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_steps_leave_torchs_generator_as_it_was():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    views(Augment(policy="randaug"), LARGE, noise(3, 96, 96), 2)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_held_images_are_not_resized_again():
+    image = noise(3, 96, 96)
+    (seen,) = views(Augment(crop="none"), LARGE, image, 1, held=True)
+    assert torch.equal(seen, image)
 
 
 def mixed(images, labels, **options):
-    mix = Augment(**options).batch_transform(num_classes=4)
+    mix = Augment(**options).batch_mix(num_classes=4)
     assert mix is not None
     torch.manual_seed(1)
     return mix(images, labels)
@@ -151,7 +185,7 @@ def test_cutmix_targets_are_the_areas():
 
 
 def test_either_is_drawn_when_both_are_on():
-    mix = Augment(mixup=0.5, cutmix=1.0).batch_transform(4)
+    mix = Augment(mixup=0.5, cutmix=1.0).batch_mix(4)
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16).contiguous()
     kinds = set()
     for seed in range(20):
@@ -162,7 +196,7 @@ def test_either_is_drawn_when_both_are_on():
 
 
 def test_no_mixing_by_default():
-    assert Augment().batch_transform(10) is None
+    assert Augment().batch_mix(10) is None
 
 
 @pytest.mark.parametrize(
@@ -187,4 +221,5 @@ def test_describes_itself():
     assert Augment().describe(32, hflip=True) == "pad 4 and crop 32, flip 0.5"
     assert "flip" not in Augment().describe(224, hflip=False)
     assert Augment(crop="none", flip=0).describe(8, hflip=True) == "none"
+    assert "cutout 8" in Augment(cutout=8).describe(32, hflip=True)
     assert "mixup 0.2" in Augment(mixup=0.2).describe(224, hflip=True)

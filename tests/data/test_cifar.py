@@ -120,12 +120,13 @@ def test_the_same_images_as_folders(folders):
 
 
 def test_folders_are_held_in_memory(folders):
-    data = cifar(folders)
-    dataset = data.dataset("test")
-    expected = dataset[0].images
+    data = cifar(folders, in_memory=True, eval_batch_size=20)
+    expected = torch.stack([sample.images for sample in data.dataset("test")])
+    next(iter(data.dataloader("test")))
     for file in folders.rglob("*.png"):
         file.unlink()
-    assert torch.equal(dataset[0].images, expected)
+    (batch,) = data.dataloader("test")
+    assert torch.equal(batch.images, expected)
 
 
 def test_unreadable_and_oversized_images_are_named(folders):

@@ -51,7 +51,8 @@ class SaveEverywhere(lightning.Callback):
 def run(workers, accumulate, checkpoint=None, callbacks=()):
     data = DigitsDataModule(
         batch_size=64, hflip=False, val_fraction=0.16, test_fraction=0.2, fraction=0.3,
-        num_workers=workers, augment=Augment(mixup=0.2, cutmix=1.0, erase=0.2),
+        num_workers=workers, in_memory="auto" if workers == 0 else False,
+        augment=Augment(mixup=0.2, cutmix=1.0, erase=0.2),
     )  # fmt: skip
     net = Net()
     trainer = lightning.Trainer(

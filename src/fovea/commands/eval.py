@@ -50,7 +50,8 @@ def evaluate(
     data.test_split = task.test_split = split
     # The caller says where the numbers go: as one more row of the curves they would mislead.
     loggers, trainer.loggers = trainer.loggers, []
-    trainer.test(task, datamodule=data, verbose=False)
+    with data.explaining_dead_workers():
+        trainer.test(task, datamodule=data, verbose=False)
     trainer.loggers = loggers
     metrics = {
         k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(f"{split}/")

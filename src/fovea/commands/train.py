@@ -64,12 +64,13 @@ def run(cfg: DictConfig, overrides: list[str]) -> float | None:
         )
         console.print_start(folder, experiment, start)
     try:
-        experiment.trainer.fit(
-            experiment.task,
-            datamodule=experiment.data,
-            ckpt_path=None if start is None else str(start),
-            weights_only=True,
-        )
+        with experiment.data.explaining_dead_workers():
+            experiment.trainer.fit(
+                experiment.task,
+                datamodule=experiment.data,
+                ckpt_path=None if start is None else str(start),
+                weights_only=True,
+            )
         return _finish(cfg, experiment, began)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         _ended_early(folder, experiment.trainer, error, began)
@@ -165,6 +166,7 @@ def _finish(cfg: DictConfig, experiment: Experiment, began: float) -> float | No
     curves = folder / "report" / "learning_curves.png"
     plot_learning_curves(folder / "metrics.csv", curves)
     bad = experiment.data.bad_images()
+    read, by_pillow = experiment.data.decoded()
     run_folder.write_summary(
         folder,
         state="finished",
@@ -175,6 +177,7 @@ def _finish(cfg: DictConfig, experiment: Experiment, began: float) -> float | No
         best_checkpoint=best or None,
         epochs=trainer.current_epoch,
         bad_images=[list(item) for item in bad],
+        decoded={"read": read, "by_pillow": by_pillow},
     )
     log_figures(trainer.loggers, sorted((folder / "report").glob("*.png")))
     console.print_end(folder, experiment.data, cfg.monitor.metric, objective, metrics, best, bad)

@@ -11,11 +11,12 @@ from fovea.data.images import (
     IMAGE_SUFFIXES,
     UnreadableImage,
     decode_image,
-    evaluation_transform,
     to_tensor,
 )
 from fovea.data.module import ImageDataModule
 from fovea.data.sampling import EvalBatchSampler, GlobalBatchSampler, SampleKey
+from fovea.data.shards import ShardsDataModule
+from fovea.data.views import EvaluationView, evaluation_transform
 
 __all__ = [
     "Augment",
@@ -23,6 +24,7 @@ __all__ = [
     "CIFARDataModule",
     "DigitsDataModule",
     "EvalBatchSampler",
+    "EvaluationView",
     "FolderDataModule",
     "GlobalBatchSampler",
     "IMAGE_SUFFIXES",
@@ -30,6 +32,7 @@ __all__ = [
     "ImageDataset",
     "ImageNetDataModule",
     "SampleKey",
+    "ShardsDataModule",
     "UnreadableImage",
     "decode_image",
     "evaluation_transform",

@@ -1,4 +1,4 @@
-"""Random changes of training images: per image on the loader's side, per batch on the device."""
+"""Random changes of training images: some per image by the loader, most per batch on the device."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from fovea.data.images import evaluation_transform
+from fovea.data.batch_augment import cut_out, erase_rectangles, flip_and_shift, jitter_colour
+from fovea.data.decoding import Picture
 from fovea.data.settings import check_choice
+from fovea.data.views import EvaluationView, RandomResizedCrop, View, whole_view
 from fovea.errors import FoveaError
 from fovea.types import Preprocessing
 
 Crop = Literal["auto", "resized", "pad", "none"]
 Policy = Literal["randaug", "trivialaug"]
-BatchTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+BatchMix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 SMALL_IMAGE = 64
 """Up to this side in pixels ``crop=auto`` pads and shifts; above it crops and resizes."""
@@ -28,9 +30,9 @@ _POLICIES = ("randaug", "trivialaug")
 class Augment:
     """What training does to images beyond evaluation's preprocessing.
 
-    Per image, on uint8 tensors and in this order: crop, flip, rotation and shift, policy, erasing.
-    Per batch, on the device, after normalisation: mixup or cutmix, one of both at random if both
-    are on.
+    Per image, by the loader, on uint8: resized crop, rotation and shift, policy. Per batch, on the
+    device: flip, padded crop, colour, normalisation, erasing, cutout; then mixup or cutmix, one of
+    both at random if both are on. A padded crop comes per image where rotation or policy follow it.
 
     Args:
         crop: ``resized`` is a random part of the image, resized to the square; ``pad`` the
@@ -46,8 +48,11 @@ class Augment:
             (TrivialAugmentWide, Mueller and Hutter 2021, arXiv 2103.10158), as in torchvision.
         magnitude: of RandAugment, 0 to 30.
         num_ops: RandAugment's operations an image.
+        color_jitter: brightness, contrast and saturation change by a factor within 1 -/+ this.
         erase: probability of filling a random rectangle with the mean colour (random erasing,
             Zhong et al. 2020, arXiv 1708.04896).
+        cutout: side in pixels of a square that is filled with the mean colour; 0 for none (cutout,
+            DeVries and Taylor 2017, arXiv 1708.04552).
         mixup: alpha of Beta(alpha, alpha); 0 for none (Zhang et al. 2018, arXiv 1710.09412).
         cutmix: alpha of Beta(alpha, alpha); 0 for none (Yun et al. 2019, arXiv 1905.04899).
 
@@ -66,7 +71,9 @@ class Augment:
         policy: Policy | None = None,
         magnitude: int = 9,
         num_ops: int = 2,
+        color_jitter: float = 0.0,
         erase: float = 0.0,
+        cutout: int = 0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
     ) -> None:
@@ -79,7 +86,9 @@ class Augment:
         self.policy = policy
         self.magnitude = magnitude
         self.num_ops = num_ops
+        self.color_jitter = color_jitter
         self.erase = erase
+        self.cutout = cutout
         self.mixup = mixup
         self.cutmix = cutmix
         self._check()
@@ -92,7 +101,7 @@ class Augment:
             _check_range(key, getattr(self, key), 0, 1)
         _check_range("magnitude", self.magnitude, 0, 30)
         _check_range("rotate", self.rotate, 0, 180)
-        for key in ("mixup", "cutmix"):
+        for key in ("mixup", "cutmix", "color_jitter", "cutout"):
             _check_range(key, getattr(self, key), 0, float("inf"))
         for key, largest in (("scale", 1.0), ("ratio", float("inf"))):
             low, high = getattr(self, key)
@@ -108,43 +117,65 @@ class Augment:
             return self.crop
         return "resized" if image_size > SMALL_IMAGE else "pad"
 
-    def image_transform(self, preprocessing: Preprocessing, hflip: bool) -> v2.Transform:
-        """Return the transform from any (C, h, w) uint8 image to (C, H, W) uint8 for training."""
-        mode = InterpolationMode(preprocessing.interpolation)
-        steps = self._crop_steps(preprocessing, mode)
-        if hflip and self.flip > 0:
-            steps.append(v2.RandomHorizontalFlip(self.flip))
+    @property
+    def per_image(self) -> bool:
+        """Whether the loader has more to do with an image than to cut it out."""
+        return bool(self.rotate or self.translate or self.policy)
+
+    def view(self, preprocessing: Preprocessing, held: bool = False) -> View:
+        """Return what the loader makes of a picture: (C, H, W) uint8.
+
+        Args:
+            preprocessing: of the network.
+            held: the pictures are what evaluation sees already.
+        """
+        size = preprocessing.image_size
+        crop: View = whole_view if held else EvaluationView(preprocessing)
+        if self.resolved_crop(size) == "resized":
+            mode = preprocessing.interpolation
+            crop = RandomResizedCrop(size, self.scale, self.ratio, mode)
+        if not self.per_image:
+            return crop
+        return SeededSteps(crop, v2.Compose(self._image_steps(size)))
+
+    def _image_steps(self, size: int) -> list[torch.nn.Module]:
+        steps: list[torch.nn.Module] = []
+        bilinear = InterpolationMode.BILINEAR
+        if self.resolved_crop(size) == "pad":
+            steps.append(v2.RandomCrop(size, padding=_padding(size)))
         if self.rotate > 0 or self.translate > 0:
             shift = (self.translate, self.translate) if self.translate else None
-            bilinear = InterpolationMode.BILINEAR
             steps.append(v2.RandomAffine(self.rotate, shift, interpolation=bilinear))
         if self.policy == "randaug":
-            bilinear = InterpolationMode.BILINEAR
             steps.append(v2.RandAugment(self.num_ops, self.magnitude, interpolation=bilinear))
         elif self.policy == "trivialaug":
-            steps.append(v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR))
-        if self.erase > 0:
-            # The mean colour: what 0 is after normalisation, as in torchvision's recipes.
-            mean = [round(255 * value) for value in preprocessing.mean]
-            steps.append(v2.RandomErasing(self.erase, value=mean))
-        return v2.Compose(steps)
-
-    def _crop_steps(
-        self, preprocessing: Preprocessing, mode: InterpolationMode
-    ) -> list[torch.nn.Module]:
-        size = preprocessing.image_size
-        crop = self.resolved_crop(size)
-        if crop == "resized":
-            resized = v2.RandomResizedCrop(
-                size, self.scale, self.ratio, interpolation=mode, antialias=True
-            )
-            return [resized]
-        steps: list[torch.nn.Module] = [evaluation_transform(preprocessing)]
-        if crop == "pad":
-            steps.append(v2.RandomCrop(size, padding=_padding(size)))
+            steps.append(v2.TrivialAugmentWide(interpolation=bilinear))
         return steps
 
-    def batch_transform(self, num_classes: int) -> BatchTransform | None:
+    def on_device(
+        self, images: Tensor, seeds: Tensor, preprocessing: Preprocessing, hflip: bool
+    ) -> Tensor:
+        """Return a batch changed at random and normalised, (B, C, H, W) float32, channels_last.
+
+        Args:
+            images: (B, C, H, W) uint8 of `view`.
+            seeds: (B,) int64 of `fovea.data.draws.sample_seeds`, on the same device.
+            preprocessing: whose mean and std normalise.
+            hflip: whether a mirrored image keeps its label.
+        """
+        size = preprocessing.image_size
+        padded = self.resolved_crop(size) == "pad" and not self.per_image
+        flip = self.flip if hflip else 0.0
+        if padded or flip:
+            images = flip_and_shift(images, seeds, flip, _padding(size) if padded else 0)
+        if self.color_jitter:
+            images = jitter_colour(images.float() / 255, seeds, self.color_jitter) * 255
+        images = preprocessing.normalize(images)
+        if self.erase:
+            images = erase_rectangles(images, seeds, self.erase)
+        return cut_out(images, seeds, self.cutout) if self.cutout else images
+
+    def batch_mix(self, num_classes: int) -> BatchMix | None:
         """Return (images, labels) -> (images, targets (B, K) float), or None without mixing."""
         mixes: list[v2.Transform] = []
         if self.mixup > 0:
@@ -171,11 +202,35 @@ class Augment:
             f"shift {self.translate:g}" if self.translate else "",
             f"RandAugment({self.num_ops}, {self.magnitude})" if self.policy == "randaug" else "",
             "TrivialAugment" if self.policy == "trivialaug" else "",
+            f"colour {self.color_jitter:g}" if self.color_jitter else "",
             f"erase {self.erase:g}" if self.erase else "",
+            f"cutout {self.cutout}" if self.cutout else "",
             f"mixup {self.mixup:g}" if self.mixup else "",
             f"cutmix {self.cutmix:g}" if self.cutmix else "",
         ]
         return ", ".join(part for part in parts if part) or "none"
+
+
+class SeededSteps:
+    """A view, then steps that draw from torch's CPU generator, which is seeded for them.
+
+    Only that generator, and it is put back: ``torch.manual_seed`` would also reset the GPU's.
+    """
+
+    def __init__(self, view: View, steps: v2.Transform) -> None:
+        self.view = view
+        self.steps = steps
+
+    def __call__(self, picture: Picture, seed: int) -> Tensor:
+        """Return (C, H, W) uint8."""
+        image = self.view(picture, seed)
+        state = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed(seed)
+            changed: Tensor = self.steps(image)
+        finally:
+            torch.set_rng_state(state)
+        return changed
 
 
 def _padding(image_size: int) -> int:

@@ -55,7 +55,8 @@ class BadImageLog:
 def _reason(split: Split, number: int) -> str:
     # Batches carry indices only, so the reason is found by reading once more: this is rare.
     try:
-        split.source.read(number, 3)
+        picture = split.source.open(number, 3, "pil")
+        picture.region(0, 0, picture.height, picture.width, (picture.height, picture.width))
     except UnreadableImage as error:
         return error.reason
     return "could not be read once, but can be now"

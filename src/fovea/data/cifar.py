@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from fovea.data.folder import find_tree, resolve_root
 from fovea.data.layout import split_folders
 from fovea.data.module import ImageDataModule
-from fovea.data.sources import CachedSource, MemorySource
+from fovea.data.sources import MemorySource, SizedFileSource
 from fovea.data.splits import Found, Split
 from fovea.errors import FoveaError
 from fovea.types import Preprocessing
@@ -32,8 +33,6 @@ STATISTICS = {
 
 class CIFARDataModule(ImageDataModule):
     """60,000 RGB images of 32 x 32 pixels in 10 or 100 classes; val is cut from the train split.
-
-    All images are held in memory as uint8.
 
     Args:
         root: folder with torchvision's copy (fetched when absent, md5 checked), or with the images
@@ -60,7 +59,7 @@ class CIFARDataModule(ImageDataModule):
         return self._from_torchvision()
 
     def _from_folders(self) -> Found:
-        found = find_tree(self.root, lambda root, paths: CachedSource(root, paths, SIZE))
+        found = find_tree(self.root, partial(SizedFileSource, size=SIZE))
         if len(found.class_names) != self._variant:
             raise FoveaError(
                 f"{self.root} holds {len(found.class_names)} class folders, not the "

@@ -12,13 +12,15 @@ import torch
 from fovea.data.augment import Augment
 from fovea.data.checking import BadImage, check_files, count_files
 from fovea.data.dataset import ImageDataset, OnBadImage
-from fovea.data.images import evaluation_transform
+from fovea.data.decoding import Decode
 from fovea.data.layout import shortened
 from fovea.data.preprocess import PreprocessingChoice
+from fovea.data.processors import processor_share
+from fovea.data.resident import HeldSource, InMemory
 from fovea.data.sampling import Sampling
 from fovea.data.settings import check_settings
 from fovea.data.splits import Cutting, Found, Split, subset, unknown_split
-from fovea.data.summary import processor_share
+from fovea.data.views import EvaluationView
 from fovea.errors import FoveaError
 from fovea.types import Interpolation, Preprocessing
 
@@ -49,7 +51,14 @@ class ImageData(ABC):
             cuts the square from the centre.
         hflip: whether a mirrored image keeps its label.
         num_workers: processes that load; ``auto`` is one a processor, shared by the local ranks,
-            8 at most; 0 loads in the training process.
+            16 at most; 0 loads in the training process.
+        decode: ``auto`` is the fastest decoder for each file, see `open_picture`; ``simplejpeg``;
+            ``pil`` is Pillow for everything; ``gpu`` decodes JPEGs on the GPU.
+        in_memory: whether a split is held in memory as evaluation sees it: decoded once, not in
+            every epoch, and on the GPU where it fits. ``auto`` does so for what fits in
+            ``memory_fraction``, in runs of more than one epoch. Training on random resized crops
+            needs the original images, and is always read from the files.
+        memory_fraction: of the memory that is free, shared by the local ranks, and of the GPU's.
         val_fraction: of the images, cut from train where the data set has no val split.
         test_fraction: likewise, only where the data set is not divided at all.
         fraction: stratified part of train that is used, in (0, 1].
@@ -79,6 +88,9 @@ class ImageData(ABC):
         crop_ratio: float | None = None,
         hflip: bool = True,
         num_workers: int | Literal["auto"] = "auto",
+        decode: Decode = "auto",
+        in_memory: InMemory = "auto",
+        memory_fraction: float = 0.25,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         fraction: float = 1.0,
@@ -95,6 +107,9 @@ class ImageData(ABC):
         self.split_seed = split_seed
         self.hflip = hflip
         self.num_workers = num_workers
+        self.decode: Decode = decode
+        self.in_memory: InMemory = in_memory
+        self.memory_fraction = memory_fraction
         self.fraction = fraction
         self.limit_per_class = limit_per_class
         self.sampling: Sampling = sampling
@@ -121,6 +136,9 @@ class ImageData(ABC):
             batch_size=batch_size,
             eval_batch_size=self.eval_batch_size,
             num_workers=num_workers,
+            decode=decode,
+            in_memory=in_memory,
+            memory_fraction=memory_fraction,
             fraction=fraction,
             limit_per_class=limit_per_class,
             sampling=sampling,
@@ -271,23 +289,21 @@ class ImageData(ABC):
         """
         return self._dataset(split, training=False)
 
-    def _dataset(self, name: str, training: bool) -> ImageDataset:
+    def _dataset(self, name: str, training: bool, held: HeldSource | None = None) -> ImageDataset:
+        """Return a split; its images come from ``held`` where it is given."""
         split = self._split(name)
-        split.source.load()
         preprocessing = self.preprocessing
-        if training:
-            transform = self.augment.image_transform(preprocessing, self.hflip)
-        else:
-            transform = evaluation_transform(preprocessing)
+        evaluation = EvaluationView(preprocessing)
         return ImageDataset(
-            split.source,
-            split.numbers,
+            split.source if held is None else held,
+            split.numbers if held is None else torch.arange(len(split)),
             split.labels,
-            transform,
+            self.augment.view(preprocessing, held is not None) if training else evaluation,
             preprocessing.image_shape,
             self.seed,
             training,
             self.on_bad_image,
+            self.decode,
         )
 
     def num_files(self) -> int:
@@ -300,6 +316,6 @@ class ImageData(ABC):
         Images held in memory are passed over: see `num_files`.
 
         Args:
-            num_workers: threads. None: one a processor, 8 at most.
+            num_workers: threads. None: one a processor, 16 at most.
         """
         return check_files(self.splits, self.class_names, num_workers or processor_share(1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import gc
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -10,9 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from fovea.data.decoding import Decode
+from fovea.data.draws import sample_seeds
 from fovea.data.images import UnreadableImage
-from fovea.data.sampling import SampleKey, stable_seed
+from fovea.data.journal import Journal
+from fovea.data.sampling import SampleKey
+from fovea.data.shared_memory import explain_dead_worker
 from fovea.data.sources import ImageSource
+from fovea.data.undecoded import UndecodedImages, undecoded
+from fovea.data.views import PartView, View
 from fovea.errors import FoveaError
 from fovea.types import PADDING_INDEX, Batch, unreadable_index
 
@@ -20,7 +27,7 @@ OnBadImage = Literal["error", "skip", "report"]
 
 
 class ImageDataset(Dataset[Batch]):
-    """The samples of one split, transformed for training or for evaluation.
+    """The samples of one split, as the network sees them in training or in evaluation.
 
     A sample's pixels are a function of (seed, key) alone: whichever process reads it, in whatever
     order, they are the same.
@@ -29,12 +36,16 @@ class ImageDataset(Dataset[Batch]):
         source: pool of images.
         numbers: (N,) int64, the split's images in ``source``.
         labels: (N,) int64 in [0, K).
-        transform: from (C, h, w) uint8 to ``image_shape`` uint8; draws from torch's CPU generator
-            and no other.
+        view: from a picture and a seed to ``image_shape`` uint8.
         image_shape: (C, H, W) of what comes out.
         seed: of the random draws.
-        training: decides what stands in for an unreadable image, see `Batch.indices`.
+        training: adds `Batch.seeds`, and decides what stands in for an unreadable image, see
+            `Batch.indices`.
         on_bad_image: ``error`` raises instead.
+        decode: see `fovea.data.decoding.open_picture`.
+
+    Attributes:
+        journal: of the loader that reads it.
     """
 
     def __init__(
@@ -42,20 +53,23 @@ class ImageDataset(Dataset[Batch]):
         source: ImageSource,
         numbers: Tensor,
         labels: Tensor,
-        transform: Callable[[Tensor], Tensor],
+        view: View,
         image_shape: tuple[int, int, int],
         seed: int = 0,
         training: bool = False,
         on_bad_image: OnBadImage = "error",
+        decode: Decode = "auto",
     ) -> None:
         self.source = source
         self.numbers = numbers
         self.labels = labels
-        self.transform = transform
+        self.view = view
         self.image_shape = image_shape
         self.seed = seed
         self.training = training
         self.on_bad_image = on_bad_image
+        self.decode = decode
+        self.journal = Journal(0)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,35 +84,68 @@ class ImageDataset(Dataset[Batch]):
         Raises:
             UnreadableImage: with ``on_bad_image=error``, naming the file.
         """
-        if not isinstance(key, SampleKey):
-            key = SampleKey(int(key))
-        if not key.valid:
-            return self._sample(self._blank(), label=0, index=PADDING_INDEX)
-        try:
-            return self._read(key, key.index, recorded=key.index)
-        except UnreadableImage:
-            if self.on_bad_image == "error":
-                raise
-        recorded = unreadable_index(key.index)
-        if not self.training:
-            return self._sample(self._blank(), int(self.labels[key.index]), recorded)
-        return self._substitute(key, recorded)
+        batch = self.batch([key if isinstance(key, SampleKey) else SampleKey(int(key))])
+        images, seeds = batch.images, batch.seeds
+        if isinstance(images, UndecodedImages):
+            images = images.decode(torch.device("cpu"))
+        seed = None if seeds is None else seeds[0]
+        return Batch(images[0], batch.labels[0], batch.indices[0], seeds=seed)
 
-    def __getitems__(self, keys: list[SampleKey]) -> list[Batch] | FoveaError:
+    def __getitems__(self, keys: list[SampleKey]) -> Batch | FoveaError:
         """Return the samples of one batch, or the error that one of them raised.
 
         Returned, because torch would put a traceback into the message of what a worker raises.
         """
         try:
-            return [self[key] for key in keys]
+            return self.batch(keys)
         except FoveaError as error:
             return error
 
-    def _substitute(self, key: SampleKey, recorded: int) -> Batch:
+    def batch(self, keys: list[SampleKey]) -> Batch:
+        """Return samples: images (B, C, H, W) uint8, channels_last; the rest (B,) int64.
+
+        Raises:
+            UnreadableImage: with ``on_bad_image=error``, naming the file.
+        """
+        seeds = self._seeds(keys)
+        images, labels, indices = zip(*map(self._sample, keys, seeds.tolist()), strict=True)
+        return Batch(
+            self._together(list(images)),
+            torch.tensor(labels),
+            torch.tensor(indices),
+            seeds=seeds if self.training else None,
+        )
+
+    def _together(self, images: list[Any]) -> Any:
+        if self.decode == "gpu":
+            assert isinstance(self.view, PartView)
+            return UndecodedImages(images, self.view)
+        return stack_pixels(images)
+
+    def _seeds(self, keys: list[SampleKey]) -> Tensor:
+        indices, copies = torch.tensor([(key.index, key.copy) for key in keys]).unbind(1)
+        return sample_seeds(self.seed, keys[0].epoch, indices, copies)
+
+    def _sample(self, key: SampleKey, seed: int) -> tuple[Any, int, int]:
+        """Return image (C, H, W), or a part to decode, label and index of one sample."""
+        if not key.valid:
+            return self._blank(), 0, PADDING_INDEX
+        try:
+            return self._read(key.index, seed), int(self.labels[key.index]), key.index
+        except UnreadableImage:
+            if self.on_bad_image == "error":
+                raise
+        recorded = unreadable_index(key.index)
+        if not self.training:
+            return self._blank(), int(self.labels[key.index]), recorded
+        return *self._substitute(key.index, seed), recorded
+
+    def _substitute(self, index: int, seed: int) -> tuple[Any, int]:
         """Return the next readable sample, under its own label."""
         for step in range(1, len(self)):
+            other = (index + step) % len(self)
             try:
-                return self._read(key, (key.index + step) % len(self), recorded)
+                return self._read(other, seed), int(self.labels[other])
             except UnreadableImage:
                 continue
         raise FoveaError(
@@ -106,32 +153,42 @@ class ImageDataset(Dataset[Batch]):
             "List what is wrong by data.check=true."
         )
 
-    def _read(self, key: SampleKey, index: int, recorded: int) -> Batch:
-        image = self.source.read(int(self.numbers[index]), self.image_shape[0])
-        state = torch.get_rng_state()
-        try:
-            # Only the CPU generator: torch.manual_seed would also reset the GPU's.
-            torch.default_generator.manual_seed(
-                stable_seed("sample", self.seed, key.epoch, key.index, key.copy)
-            )
-            image = self.transform(image)
-        finally:
-            torch.set_rng_state(state)
-        return self._sample(image, int(self.labels[index]), recorded)
+    def _read(self, index: int, seed: int) -> Any:
+        self.journal.begin(index)
+        picture = self.source.open(int(self.numbers[index]), self.image_shape[0], self.decode)
+        if self.decode == "gpu":
+            assert isinstance(self.view, PartView)
+            image: Any = undecoded(picture, self.view, seed)
+        else:
+            image = self.view(picture, seed)
+        self.journal.end(picture.fast)
+        return image
 
     def _blank(self) -> Tensor:
         return torch.zeros(self.image_shape, dtype=torch.uint8)
 
-    @staticmethod
-    def _sample(image: Tensor, label: int, index: int) -> Batch:
-        return Batch(image, torch.tensor(label), torch.tensor(index))
+
+def stack_pixels(images: list[Tensor]) -> Tensor:
+    """Return (C, H, W) images as one channels_last batch (B, C, H, W).
+
+    Decoders and the resize leave the channels of a pixel side by side: stacked so, an image is
+    copied in one piece. In a worker it goes straight into shared memory.
+    """
+    batch: Tensor = default_collate([image.permute(1, 2, 0) for image in images])
+    return batch.permute(0, 3, 1, 2)
 
 
-def collate(samples: list[Batch] | FoveaError) -> Batch | FoveaError:
-    """Return samples stacked: images (B, C, H, W) uint8, labels (B,) and indices (B,) int64."""
-    if isinstance(samples, FoveaError):
-        return samples
-    return Batch(*default_collate([tuple(sample[:3]) for sample in samples]))
+def leave_inherited_objects_alone(_worker: int) -> None:
+    """Keep a worker's garbage collector from the objects of the process it was forked from.
+
+    It would write to each of them, and so copy some hundred megabytes that are shared until then.
+    """
+    gc.freeze()
+
+
+def as_it_is(batch: Batch | FoveaError) -> Batch | FoveaError:
+    """Return ``batch``: the data set makes whole batches."""
+    return batch
 
 
 class ImageLoader(DataLoader[Batch]):
@@ -141,11 +198,18 @@ class ImageLoader(DataLoader[Batch]):
     run is at; asked at the first batch, the sampler reads the final numbers.
     """
 
-    def __init__(self, dataset: ImageDataset, **options: Any) -> None:
+    def __init__(self, dataset: ImageDataset, num_workers: int = 0, **options: Any) -> None:
+        dataset.journal = Journal(num_workers)
+        self.images = dataset
         # An own generator, because a loader draws its workers' base seed from torch's global one
         # otherwise, and so moves the dropout of the run it feeds.
         super().__init__(
-            dataset, collate_fn=collate, generator=torch.Generator().manual_seed(0), **options
+            dataset,
+            num_workers=num_workers,
+            worker_init_fn=leave_inherited_objects_alone,
+            collate_fn=as_it_is,  # type: ignore[arg-type]  # see __getitems__
+            generator=torch.Generator().manual_seed(0),
+            **options,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -159,11 +223,21 @@ class ImageLoader(DataLoader[Batch]):
         """Take nothing."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, FoveaError):
-                self._stop_workers()
-                raise batch
-            yield batch
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, FoveaError):
+                    self._stop_workers()
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            explained = explain_dead_worker(error, self.images_at_hand())
+            if explained is None:
+                raise
+            raise explained from error
+
+    def images_at_hand(self) -> list[str]:
+        """Return the files that workers are reading, or were reading when they died."""
+        return [self.images.path(index) for index in self.images.journal.reading()]
 
     def _stop_workers(self) -> None:
         # An iterator that goes with an exception is collected in a cycle, its queues first: it

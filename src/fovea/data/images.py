@@ -5,18 +5,17 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from fovea.errors import FoveaError
-from fovea.types import Preprocessing
 
 IMAGE_SUFFIXES = frozenset(
     f".{suffix}"
@@ -64,20 +63,29 @@ def decode_image(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
             against decompression bombs; pixel types without a known range (32-bit float).
     """
     name = os.fspath(path)
+    return decode_bytes(read_file(name), name, channels)
+
+
+def read_file(path: str) -> bytes:
+    """Return the content of ``path``. Raises `UnreadableImage`."""
     try:
-        data = Path(name).read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
-        raise UnreadableImage(name, error.strerror or type(error).__name__) from error
-    return decode_bytes(data, name, channels)
+        raise UnreadableImage(path, error.strerror or type(error).__name__) from error
 
 
 def decode_bytes(data: bytes, name: str, channels: int = 3) -> Tensor:
     """Return the encoded image ``data`` as `decode_image` does; ``name`` is for messages."""
-    if not data:
-        raise UnreadableImage(name, "the file is empty (0 bytes)")
+    with naming(name), open_image(data) as image:
+        return to_tensor(image, channels)
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Raise what Pillow raises as `UnreadableImage` of ``name``."""
     try:
-        with open_image(data) as image:
-            return to_tensor(image, channels)
+        yield
     except UnreadableImage:
         raise
     except (
@@ -97,6 +105,8 @@ def to_tensor(image: Image.Image, channels: int = 3) -> Tensor:
 
 def open_image(data: bytes) -> Image.Image:
     """Return the image of ``data`` with its header parsed and its pixels not yet decoded."""
+    if not data:
+        raise ValueError("the file is empty (0 bytes)")
     return Image.open(io.BytesIO(data))
 
 
@@ -106,13 +116,19 @@ def _upright(image: Image.Image, channels: int) -> Image.Image:
         image = _high_byte(image)
     elif image.mode == "F":
         raise ValueError("32-bit float pixels have no known range; save it with 8 bits a channel")
-    if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
+    if orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB" if channels == 3 else "L")
+
+
+def orientation(image: Image.Image) -> int:
+    """Return how the stored pixels are turned, 1 (upright) to 8, as EXIF or XMP says."""
+    value = image.getexif().get(_ORIENTATION_TAG, 1)
+    return value if value in range(1, 9) else 1
 
 
 def _high_byte(image: Image.Image) -> Image.Image:
@@ -136,24 +152,3 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     if images.shape[-3] == channels:
         return images
     return tvf.grayscale_to_rgb(images) if channels == 3 else tvf.rgb_to_grayscale(images)
-
-
-class TrimLong(torch.nn.Module):
-    """The middle of images longer than `MAX_ASPECT` times their short side; others untouched."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return (C, h, w) ``image`` with its long side cut to `MAX_ASPECT` short sides."""
-        limit = MAX_ASPECT * min(image.shape[-2:])
-        if max(image.shape[-2:]) <= limit:
-            return image
-        return tvf.center_crop(image, [min(side, limit) for side in image.shape[-2:]])
-
-
-def evaluation_transform(preprocessing: Preprocessing) -> v2.Transform:
-    """Return the transform from any (C, h, w) uint8 image to (C, H, W) uint8 for evaluation.
-
-    The shorter side is resized to ``preprocessing.resize`` pixels and the centre square cut out; or
-    the whole image is resized to the square where ``resize`` is None. Antialiased.
-    """
-    resizing = preprocessing.resizing()
-    return resizing if preprocessing.resize is None else v2.Compose([TrimLong(), resizing])

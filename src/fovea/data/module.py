@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning
 import torch
+from torch import Tensor
 
 from fovea.data.badimages import BadImageLog
 from fovea.data.contract import ImageData
 from fovea.data.dataset import ImageDataset, ImageLoader
+from fovea.data.processors import advice, processor_share, rank_processors
+from fovea.data.resident import HeldSource, ResidentLoader, at_hand, free_memory, hold
 from fovea.data.sampling import (
     EpochOrder,
     EvalBatchSampler,
@@ -19,8 +26,17 @@ from fovea.data.sampling import (
     stable_seed,
 )
 from fovea.data.settings import check_batch
-from fovea.data.summary import describe_rows, processor_share
+from fovea.data.shared_memory import check_shared_memory, explain_dead_worker
+from fovea.data.summary import describe_rows
+from fovea.data.undecoded import UndecodedImages, check_gpu_decoding
+from fovea.data.views import EvaluationView
+from fovea.errors import FoveaError
 from fovea.types import Batch
+
+logger = logging.getLogger(__name__)
+
+Loader = ImageLoader | ResidentLoader
+BatchSampler = GlobalBatchSampler | EvalBatchSampler
 
 
 class ImageDataModule(ImageData, lightning.LightningDataModule):
@@ -39,6 +55,8 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
         self.epoch = 0
         self.test_split = "test"
         self._bad_images = BadImageLog(self.on_bad_image)
+        self._held: dict[str, HeldSource] = {}
+        self._loaders: list[ImageLoader] = []
 
     # Loading.
 
@@ -67,51 +85,155 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
         self.check_batch(world, accumulate)
         return self.batch_size // (world * accumulate)
 
-    def train_dataloader(self) -> ImageLoader:
+    def train_dataloader(self) -> Loader:
         """Return this rank's micro-batches of the train split, shuffled and augmented."""
         share = self._share()
         self.check_batch(share.world, share.accumulate)
         dataset = self._dataset("train", training=True)
-        order = EpochOrder(dataset.labels, self.seed, self.sampling, self.repeats)
+        order = self._epoch_order(dataset.labels)
         sampler = GlobalBatchSampler(order, self.batch_size, share, self._position)
-        return self._loader(dataset, sampler)
+        return self._loader("train", dataset, sampler)
 
-    def val_dataloader(self) -> ImageLoader:
+    def _epoch_order(self, labels: Tensor) -> EpochOrder:
+        """Return the order in which training visits samples of these labels."""
+        return EpochOrder(labels, self.seed, self.sampling, self.repeats)
+
+    def val_dataloader(self) -> Loader:
         """Return this rank's share of the val split."""
         return self.dataloader("val")
 
-    def test_dataloader(self) -> ImageLoader:
+    def test_dataloader(self) -> Loader:
         """Return this rank's share of `test_split`."""
         return self.dataloader(self.test_split)
 
-    def dataloader(self, split: str) -> ImageLoader:
+    def dataloader(self, split: str) -> Loader:
         """Return this rank's share of any split, in order, as evaluation sees it.
 
         Over all ranks each sample comes exactly once among the entries with ``indices >= 0``. All
         batches have ``eval_batch_size`` entries.
         """
         dataset = self.dataset(split)
-        return self._loader(
-            dataset, EvalBatchSampler(len(dataset), self.eval_batch_size, self._share())
-        )
+        sampler = EvalBatchSampler(len(dataset), self.eval_batch_size, self._share())
+        return self._loader(split, dataset, sampler)
 
-    def _loader(
-        self, dataset: ImageDataset, sampler: GlobalBatchSampler | EvalBatchSampler
-    ) -> ImageLoader:
+    def _loader(self, name: str, dataset: ImageDataset, sampler: BatchSampler) -> Loader:
+        if self._is_to_be_held(name, dataset):
+            held = self._held[name] = self._held.get(name) or self._hold(dataset)
+            dataset = self._dataset(name, dataset.training, held)
+            if not (dataset.training and self.augment.per_image):
+                return ResidentLoader(dataset, sampler, self._device_for(held))
+        return self._worker_loader(dataset, sampler)
+
+    def _worker_loader(self, dataset: ImageDataset, sampler: BatchSampler) -> ImageLoader:
+        if dataset.decode == "gpu":
+            check_gpu_decoding(dataset.view, self._device())
         workers = self.loader_processes()
-        return ImageLoader(
+        check_shared_memory(
+            sampler.batch_size * math.prod(self.image_shape), workers, local_ranks=self._ranks()
+        )
+        loader = ImageLoader(
             dataset,
             batch_sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+        self._loaders.append(loader)
+        return loader
+
+    # Splits in memory.
+
+    def _is_to_be_held(self, name: str, dataset: ImageDataset) -> bool:
+        size = self.image_shape[-1]
+        if dataset.training and self.augment.resolved_crop(size) == "resized":
+            return False
+        if name in self._held or at_hand(dataset) or self.in_memory is True:
+            return self.in_memory is not False
+        if self.in_memory is False or not self._several_epochs():
+            return False
+        need = len(dataset) * math.prod(self.image_shape)
+        taken = sum(held.images.nbytes for held in self._held.values())
+        return need + taken <= self.memory_fraction * (free_memory() + taken) / self._ranks()
+
+    def _several_epochs(self) -> bool:
+        """Return whether training goes over the whole of its images more than once."""
+        trainer = self.trainer
+        if trainer is None or trainer.state.fn != "fit" or (trainer.max_epochs or 0) == 1:
+            return False
+        limits = (trainer.limit_train_batches, trainer.limit_val_batches)
+        # A whole number counts batches; 1.0 is all of them.
+        all_of_it = all(isinstance(limit, float) and limit == 1 for limit in limits)
+        return all_of_it and not getattr(trainer, "overfit_batches", 0)
+
+    def _hold(self, dataset: ImageDataset) -> HeldSource:
+        if at_hand(dataset):
+            return hold(dataset)
+        seen = ImageDataset(
+            dataset.source,
+            dataset.numbers,
+            dataset.labels,
+            EvaluationView(self.preprocessing),
+            self.image_shape,
+            on_bad_image=self.on_bad_image,
+            decode="auto" if self.decode == "gpu" else self.decode,
+        )
+        logger.info("reading %d images into memory", len(seen))
+        return hold(
+            seen, self._worker_loader(seen, EvalBatchSampler(len(seen), self.eval_batch_size))
+        )
+
+    def _device_for(self, held: HeldSource) -> torch.device:
+        """Return the GPU that trains where it has room for the images, else the CPU."""
+        device = self._device()
+        if device.type != "cuda":
+            return torch.device("cpu")
+        free, _ = torch.cuda.mem_get_info(device)
+        fits = held.images.nbytes <= self.memory_fraction * free
+        return device if fits else torch.device("cpu")
+
+    def _device(self) -> torch.device:
+        """Return where this rank trains."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    # How it is going.
+
+    @contextmanager
+    def explaining_dead_workers(self) -> Iterator[None]:
+        """Raise what a worker's death brings about as a `FoveaError` with the images at hand.
+
+        Torch raises it in the middle of anything: not only where a batch is asked for.
+        """
+        try:
+            yield
+        except Exception as error:
+            at_hand = [path for loader in self._loaders for path in loader.images_at_hand()]
+            explained = explain_dead_worker(error, at_hand)
+            if explained is None or isinstance(error, FoveaError):
+                raise
+            raise explained from error
+
+    def decoded(self) -> tuple[int, int]:
+        """Return how many images this rank read from files, and how many of them by Pillow.
+
+        The second counts those that the fast decoders do not take: none with ``decode=pil``.
+        """
+        counts = [loader.images.journal.counts() for loader in self._loaders]
+        return sum(read for read, _ in counts), sum(slow for _, slow in counts)
+
+    def data_wait_advice(self) -> str:
+        """Return what to set when training waits for its data."""
+        workers, processors = self.loader_processes(), rank_processors(self._ranks())
+        return advice(workers, processors, self.decode, "train" in self._held)
 
     def loader_processes(self) -> int:
         """Return the worker processes of each loader of this process."""
         if self.num_workers != "auto":
             return int(self.num_workers)
-        return processor_share(self.trainer.num_devices if self.trainer else 1)
+        return processor_share(self._ranks())
+
+    def _ranks(self) -> int:
+        """Return the processes of this machine that train."""
+        return self.trainer.num_devices if self.trainer else 1
 
     def _share(self) -> Share:
         if self.trainer is None:
@@ -146,18 +268,25 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
         return self.test_split if self.trainer.testing else "val"
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Return images (B, C, H, W) float32, normalised, channels_last; in training also mixed.
+        """Return images (B, C, H, W) float32, normalised, channels_last; of training also changed.
 
         Mixup and cutmix are a function of (seed, epoch, micro-batch, rank).
         """
-        images = self.preprocessing.normalize(batch.images)
+        if isinstance(batch.images, UndecodedImages):
+            batch = batch._replace(images=batch.images.decode(batch.labels.device))
+        if batch.seeds is None:
+            images = self.preprocessing.normalize(batch.images)
+        else:
+            images = self.augment.on_device(
+                batch.images, batch.seeds, self.preprocessing, self.hflip
+            )
         batch = batch._replace(images=images.contiguous(memory_format=torch.channels_last))
         if self.trainer is None or not self.trainer.training:
             return batch
         return self._mix(batch)
 
     def _mix(self, batch: Batch) -> Batch:
-        mix = self.augment.batch_transform(self.num_classes)
+        mix = self.augment.batch_mix(self.num_classes)
         if mix is None:
             return batch
         epoch, micro_batch = self._position()

@@ -35,6 +35,30 @@ class SampleKey(NamedTuple):
     valid: bool = True
 
 
+class Keys(NamedTuple):
+    """The samples of one batch, as tensors.
+
+    Attributes:
+        indices: (B,) int64, positions in the split.
+        copies: (B,) int64, see `SampleKey.copy`.
+        valid: how many of them count; the others, at the end, only fill up the batch.
+        epoch: counted from 0.
+    """
+
+    indices: Tensor
+    copies: Tensor
+    valid: int
+    epoch: int = 0
+
+    def each(self) -> list[SampleKey]:
+        """Return the samples one by one."""
+        pairs = zip(self.indices.tolist(), self.copies.tolist(), strict=True)
+        return [
+            SampleKey(index, self.epoch, copy, valid=place < self.valid)
+            for place, (index, copy) in enumerate(pairs)
+        ]
+
+
 class Share(NamedTuple):
     """Which part of each global batch one process takes, and in how many pieces."""
 
@@ -75,6 +99,9 @@ class EpochOrder:
             classes come equally often.
         repeats: each visited sample is taken this many times in a row, each copy augmented anew,
             and the epoch still ends after N entries: an epoch sees N / repeats distinct samples.
+        groups: (N,) int64 in [0, G), which file a sample lies in; only with ``window``.
+        window: how many groups, themselves shuffled, are mixed at a time, so that an epoch comes to
+            the files one after the other; with ``shuffle`` only. None: all are mixed.
 
     Source: repeated augmentation, Hoffer et al. 2020, "Augment your batch" (arXiv 1901.09335), in
     the form of DeiT and torchvision's ``RASampler``, where the copies also fall into one batch and
@@ -85,6 +112,8 @@ class EpochOrder:
     seed: int
     sampling: Sampling = "shuffle"
     repeats: int = 1
+    groups: Tensor | None = None
+    window: int | None = None
 
     def entries(self, epoch: int) -> tuple[Tensor, Tensor]:
         """Return sample indices (N,) and copy numbers (N,), both int64, of ``epoch``."""
@@ -95,6 +124,9 @@ class EpochOrder:
             indices = torch.multinomial(weights, size, replacement=True, generator=source)
         else:
             indices = torch.randperm(size, generator=source)
+        if self.groups is not None and self.window is not None:
+            turns = torch.randperm(int(self.groups.max()) + 1, generator=source) // self.window
+            indices = indices[torch.sort(turns[self.groups[indices]], stable=True).indices]
         indices = indices.repeat_interleave(self.repeats)[:size]
         return indices, _occurrence(indices)
 
@@ -144,6 +176,10 @@ class GlobalBatchSampler(Sampler[list[SampleKey]]):
         return len(self.order.labels) // self.batch_size * self.share.accumulate
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
+        return (keys.each() for keys in self.batches())
+
+    def batches(self) -> Iterator[Keys]:
+        """Yield the micro-batches."""
         epoch, start = self.position()
         indices, copies = self.order.entries(epoch)
         world, rank, accumulate = self.share
@@ -151,8 +187,8 @@ class GlobalBatchSampler(Sampler[list[SampleKey]]):
             batch, step = divmod(micro, accumulate)
             first = batch * self.batch_size + step * world + rank
             entries = slice(first, (batch + 1) * self.batch_size, world * accumulate)
-            pairs = zip(indices[entries].tolist(), copies[entries].tolist(), strict=True)
-            yield [SampleKey(index, epoch, copy) for index, copy in pairs]
+            chosen = indices[entries]
+            yield Keys(chosen, copies[entries], len(chosen), epoch)
 
 
 class EvalBatchSampler(Sampler[list[SampleKey]]):
@@ -173,7 +209,13 @@ class EvalBatchSampler(Sampler[list[SampleKey]]):
         return math.ceil(math.ceil(self.size / self.batch_size) / self.share.world)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
+        return (keys.each() for keys in self.batches())
+
+    def batches(self) -> Iterator[Keys]:
+        """Yield the batches; what only fills up has index 0."""
+        none = torch.zeros(self.batch_size, dtype=torch.int64)
         for turn in range(len(self)):
             first = (turn * self.share.world + self.share.rank) * self.batch_size
-            places = range(first, first + self.batch_size)
-            yield [SampleKey(i) if i < self.size else SampleKey(0, valid=False) for i in places]
+            places = torch.arange(first, first + self.batch_size)
+            valid = max(0, min(self.size - first, self.batch_size))
+            yield Keys(torch.where(places < self.size, places, 0), none, valid)

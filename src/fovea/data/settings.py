@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from fovea.data.dataset import OnBadImage
+from fovea.data.decoding import Decode
 from fovea.data.sampling import Sampling
 from fovea.errors import FoveaError, did_you_mean
 
@@ -14,6 +15,9 @@ def check_settings(
     batch_size: int,
     eval_batch_size: int,
     num_workers: int | str,
+    decode: str,
+    in_memory: bool | str,
+    memory_fraction: float,
     fraction: float,
     limit_per_class: int | None,
     sampling: str,
@@ -27,8 +31,12 @@ def check_settings(
             raise FoveaError(f"data.{key}={count} must be at least 1")
     if num_workers != "auto" and not (isinstance(num_workers, int) and num_workers >= 0):
         raise FoveaError(f"data.num_workers={num_workers} must be 'auto' or a number from 0 up")
-    if not 0 < fraction <= 1:
-        raise FoveaError(f"data.fraction={fraction} must be above 0 and at most 1")
+    if in_memory not in (True, False, "auto"):
+        raise FoveaError(f"data.in_memory={in_memory} must be auto, true or false")
+    for key, share in {"fraction": fraction, "memory_fraction": memory_fraction}.items():
+        if not 0 < share <= 1:
+            raise FoveaError(f"data.{key}={share} must be above 0 and at most 1")
+    check_choice("data.decode", decode, get_args(Decode))
     check_choice("data.sampling", sampling, get_args(Sampling))
     check_choice("data.on_bad_image", on_bad_image, get_args(OnBadImage))
 

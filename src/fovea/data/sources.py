@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from fovea.data.images import UnreadableImage, decode_image, to_channels
+from fovea.data.decoding import Decode, Picture, TensorPicture, open_picture
+from fovea.data.images import UnreadableImage, read_file, to_channels
+
+Paths = Sequence[str] | NDArray[np.bytes_]
 
 
 class ImageSource(Protocol):
@@ -28,46 +32,70 @@ class ImageSource(Protocol):
         """Return the path in a form that does not change when the folder is moved."""
         ...
 
-    def read(self, number: int, channels: int) -> Tensor:
-        """Return (C, h, w) uint8. Raises `UnreadableImage`."""
+    def open(self, number: int, channels: int, decode: Decode = "auto") -> Picture:
+        """Return the image, its size known, to be decoded where it is needed.
+
+        Raises:
+            UnreadableImage: so does what the picture is asked for later.
+        """
         ...
 
-    def load(self) -> None:
-        """Read ahead what is to be kept in memory; called before worker processes start."""
-        ...
+
+class EncodedSource(ABC):
+    """Images that are stored encoded (as JPEG and the like) and decoded at each read."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def path(self, number: int) -> str:
+        """Return what names image ``number`` in messages."""
+
+    @abstractmethod
+    def encoded(self, number: int) -> bytes:
+        """Return the encoded image ``number``. Raises `UnreadableImage`."""
+
+    def open(self, number: int, channels: int, decode: Decode = "auto") -> Picture:
+        """Return the image with its header read."""
+        return open_picture(self.encoded(number), self.path(number), channels, decode)
 
 
-class FileSource:
+class FileSource(EncodedSource):
     """Image files below ``root``, decoded at each read.
 
     Args:
         root: folder.
-        paths: relative to ``root``, or absolute.
+        paths: relative to ``root``, or absolute; text, or as the file system encodes them.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str]) -> None:
+    def __init__(self, root: Path, paths: Paths) -> None:
         self.root = root
-        # One array instead of a million strings: forked workers share its pages for good, where
-        # the reference counts of strings would copy them, page by page, into every worker.
-        self._paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
+        if not isinstance(paths, np.ndarray):
+            paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
+        # One array of bytes (N, width) instead of a million strings, whose reference counts would
+        # copy them, page by page, into every forked worker. A tensor, since torch puts tensors in
+        # shared memory for workers that are not forked, too.
+        self._paths = torch.from_numpy(paths.view(np.uint8).reshape(len(paths), paths.itemsize))
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def relative_path(self, number: int) -> str:
         """Return the path as given."""
-        return os.fsdecode(bytes(self._paths[number]))
+        return os.fsdecode(self._paths[number].numpy().tobytes().rstrip(b"\0"))
+
+    def relative_paths(self, numbers: Tensor) -> NDArray[np.bytes_]:
+        """Return the paths of images ``numbers`` (n,) int64 as given, encoded: (n,) bytes."""
+        paths = self._paths.numpy().view(f"S{self._paths.shape[1]}").ravel()
+        return paths[numbers.numpy()]
 
     def path(self, number: int) -> str:
         """Return the whole path."""
         return os.path.join(self.root, self.relative_path(number))
 
-    def read(self, number: int, channels: int) -> Tensor:
-        """Return the decoded file, (C, h, w) uint8."""
-        return decode_image(self.path(number), channels)
-
-    def load(self) -> None:
-        """Nothing is kept in memory."""
+    def encoded(self, number: int) -> bytes:
+        """Return the file's content."""
+        return read_file(self.path(number))
 
 
 class MemorySource:
@@ -88,16 +116,13 @@ class MemorySource:
         """Return ``name/<number>``."""
         return self.relative_path(number)
 
-    def read(self, number: int, channels: int) -> Tensor:
-        """Return image ``number``, (C, h, w) uint8."""
-        return to_channels(self.images[number], channels)
-
-    def load(self) -> None:
-        """All is in memory already."""
+    def open(self, number: int, channels: int, decode: Decode = "auto") -> Picture:
+        """Return image ``number``."""
+        return TensorPicture(to_channels(self.images[number], channels))
 
 
-class CachedSource(FileSource):
-    """Small image files of one size, all decoded once into memory by `load`.
+class SizedFileSource(FileSource):
+    """Image files that all have one size.
 
     Args:
         root: folder.
@@ -108,33 +133,11 @@ class CachedSource(FileSource):
     def __init__(self, root: Path, paths: Sequence[str], size: int) -> None:
         super().__init__(root, paths)
         self.size = size
-        self._images: Tensor | None = None
-        self._failures: dict[int, str] = {}
 
-    def load(self) -> None:
-        """Decode all files."""
-        if self._images is not None:
-            return
-        self._images = torch.zeros(len(self), 3, self.size, self.size, dtype=torch.uint8)
-        # In threads it is no faster: for images this small Python's own work prevails.
-        for number in tqdm(range(len(self)), desc="reading images", unit="file", disable=None):
-            try:
-                self._images[number] = self._decode(number)
-            except UnreadableImage as error:
-                self._failures[number] = error.reason
-
-    def _decode(self, number: int) -> Tensor:
-        image = decode_image(self.path(number))
-        _, height, width = image.shape
-        if (height, width) != (self.size, self.size):
-            reason = f"it has {width}x{height} pixels, not {self.size}x{self.size}"
+    def open(self, number: int, channels: int, decode: Decode = "auto") -> Picture:
+        """Return the image with its header read and its size checked."""
+        picture = super().open(number, channels, decode)
+        if (picture.height, picture.width) != (self.size, self.size):
+            reason = f"it has {picture.width}x{picture.height} pixels, not {self.size}x{self.size}"
             raise UnreadableImage(self.path(number), reason)
-        return image
-
-    def read(self, number: int, channels: int) -> Tensor:
-        """Return image ``number``, (C, h, w) uint8."""
-        self.load()
-        assert self._images is not None
-        if number in self._failures:
-            raise UnreadableImage(self.path(number), self._failures[number])
-        return to_channels(self._images[number], channels)
+        return picture

@@ -1,0 +1,45 @@
+"""What each loading process is reading and has read, in memory that all of them share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.data import get_worker_info
+
+
+class Journal:
+    """What each worker is reading, and how many images it read: seen by all processes.
+
+    Args:
+        num_workers: 0 where the training process loads by itself.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self._rows = torch.zeros(max(1, num_workers), 3, dtype=torch.int64).share_memory_()
+        self._rows[:, 0] = -1
+
+    def begin(self, index: int) -> None:
+        """Note that this worker reads sample ``index`` from now on."""
+        self._row()[0] = index
+
+    def end(self, fast: bool) -> None:
+        """Note that it is read, and whether the fast way could read it."""
+        row = self._row()
+        row[0] = -1
+        row[1] += 1
+        row[2] += not fast
+
+    def reading(self) -> list[int]:
+        """Return the samples that are being read, or were when their worker died."""
+        return [index for index in self._rows[:, 0].tolist() if index >= 0]
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many images were read, and how many of them by the fallback."""
+        _, read, slow = self._rows.sum(0).tolist()
+        return read, slow
+
+    def _row(self) -> Any:
+        worker = get_worker_info()
+        # As NumPy sees it: a tenth of the time of a tensor's element.
+        return self._rows.numpy()[0 if worker is None else worker.id]
