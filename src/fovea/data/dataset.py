@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from fovea.data.decoding import Decode
@@ -186,8 +186,16 @@ def leave_inherited_objects_alone(_worker: int) -> None:
     gc.freeze()
 
 
-def as_it_is(batch: Batch | FoveaError) -> Batch | FoveaError:
-    """Return ``batch``: the data set makes whole batches."""
+def whole_batch(batch: Batch | FoveaError) -> Batch | FoveaError:
+    """Return ``batch``, which the data set made whole; in a worker all of it in shared memory.
+
+    The images are there already. The small tensors would be put there by the thread that sends
+    them, and it loses the batch where no room is left: here that is an error.
+    """
+    if isinstance(batch, Batch) and get_worker_info() is not None:
+        for part in (batch.labels, batch.indices, batch.seeds):
+            if part is not None:
+                part.share_memory_()
     return batch
 
 
@@ -207,7 +215,7 @@ class ImageLoader(DataLoader[Batch]):
             dataset,
             num_workers=num_workers,
             worker_init_fn=leave_inherited_objects_alone,
-            collate_fn=as_it_is,  # type: ignore[arg-type]  # see __getitems__
+            collate_fn=whole_batch,  # type: ignore[arg-type]  # see __getitems__
             generator=torch.Generator().manual_seed(0),
             **options,
         )
@@ -229,15 +237,19 @@ class ImageLoader(DataLoader[Batch]):
                     self._stop_workers()
                     raise batch
                 yield batch
-        except RuntimeError as error:
-            explained = explain_dead_worker(error, self.images_at_hand())
+        except FoveaError:
+            raise
+        except Exception as error:
+            explained = self.explain(error)
             if explained is None:
                 raise
+            self._stop_workers()
             raise explained from error
 
-    def images_at_hand(self) -> list[str]:
-        """Return the files that workers are reading, or were reading when they died."""
-        return [self.images.path(index) for index in self.images.journal.reading()]
+    def explain(self, error: Exception) -> FoveaError | None:
+        """Return which worker's death ``error`` comes from, and at which images; None if none."""
+        paths = [self.images.path(index) for index in self.images.journal.reading()]
+        return explain_dead_worker(error, paths, getattr(self._iterator, "_workers", ()))
 
     def _stop_workers(self) -> None:
         # An iterator that goes with an exception is collected in a cycle, its queues first: it

@@ -26,7 +26,7 @@ from fovea.data.sampling import (
     stable_seed,
 )
 from fovea.data.settings import check_batch
-from fovea.data.shared_memory import check_shared_memory, explain_dead_worker
+from fovea.data.shared_memory import check_shared_memory
 from fovea.data.summary import describe_rows
 from fovea.data.undecoded import UndecodedImages, check_gpu_decoding
 from fovea.data.views import EvaluationView
@@ -206,11 +206,12 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
         try:
             yield
         except Exception as error:
-            at_hand = [path for loader in self._loaders for path in loader.images_at_hand()]
-            explained = explain_dead_worker(error, at_hand)
-            if explained is None or isinstance(error, FoveaError):
+            if isinstance(error, FoveaError):
                 raise
-            raise explained from error
+            for loader in self._loaders:
+                if (explained := loader.explain(error)) is not None:
+                    raise explained from error
+            raise
 
     def decoded(self) -> tuple[int, int]:
         """Return how many images this rank read from files, and how many of them by Pillow.

@@ -67,6 +67,8 @@ def _panels(table: pd.DataFrame) -> dict[str, list[str]]:
     """Return the columns to draw by the title of their panel, the usual ones first."""
     panels: dict[str, list[str]] = {}
     for name in table.columns.drop(["epoch", "step"]):
+        if name.startswith("perf/"):
+            continue  # how fast it went, not how well
         values = table[name].dropna()
         title = name.partition("/")[2] if name.startswith(("train/", "val/", "test/")) else name
         numbers = len(values) > 0 and pd.api.types.is_numeric_dtype(values)

@@ -4,12 +4,14 @@ from fovea.tracking.environment import environment_record
 from fovea.tracking.metrics_csv import MetricsCSV
 from fovea.tracking.progress import EpochLines
 from fovea.tracking.tensorboard import tensorboard_logger
+from fovea.tracking.throughput import Throughput
 from fovea.tracking.wandb_access import wandb_mode
 from fovea.tracking.wandb_run import WandbRun, wandb_logger
 
 __all__ = [
     "EpochLines",
     "MetricsCSV",
+    "Throughput",
     "WandbRun",
     "environment_record",
     "tensorboard_logger",
