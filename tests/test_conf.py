@@ -31,7 +31,7 @@ def test_every_choice_composes_and_its_keys_are_parameters(group, choice):
         words = [f"{group}=[{choice}]"]
     if (group, choice) == ("model", "timm"):
         words.append("model.name=resnet18")
-    words += ["data.root=photos"] if choice in {"folder", "transfer_to_folder"} else []
+    words += ["data.root=photos"] if choice in {"folder", "shards", "transfer_to_folder"} else []
     cfg = compose_checked("train", words)
     check(cfg, "train")
     cfg.paths.run = "here"

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import lightning
 import torch
@@ -15,8 +16,17 @@ from torch import Tensor
 from fovea.data.badimages import BadImageLog
 from fovea.data.contract import ImageData
 from fovea.data.dataset import ImageDataset, ImageLoader
+from fovea.data.journal import Journal
 from fovea.data.processors import advice, processor_share, rank_processors
-from fovea.data.resident import HeldSource, ResidentLoader, at_hand, free_memory, hold
+from fovea.data.resident import (
+    HeldSource,
+    ResidentLoader,
+    at_hand,
+    device_with_room,
+    free_memory,
+    hold,
+    several_epochs,
+)
 from fovea.data.sampling import (
     EpochOrder,
     EvalBatchSampler,
@@ -56,7 +66,9 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
         self.test_split = "test"
         self._bad_images = BadImageLog(self.on_bad_image)
         self._held: dict[str, HeldSource] = {}
-        self._loaders: list[ImageLoader] = []
+        self._journals: list[Journal] = []
+        # Weakly: the workers of a loader end with it.
+        self._loaders: WeakSet[ImageLoader] = WeakSet()
 
     # Loading.
 
@@ -121,24 +133,28 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
             held = self._held[name] = self._held.get(name) or self._hold(dataset)
             dataset = self._dataset(name, dataset.training, held)
             if not (dataset.training and self.augment.per_image):
-                return ResidentLoader(dataset, sampler, self._device_for(held))
+                device = device_with_room(self._device(), held.images.nbytes, self.memory_fraction)
+                return ResidentLoader(dataset, sampler, device)
         return self._worker_loader(dataset, sampler)
 
-    def _worker_loader(self, dataset: ImageDataset, sampler: BatchSampler) -> ImageLoader:
+    def _worker_loader(
+        self, dataset: ImageDataset, sampler: BatchSampler, once: bool = False
+    ) -> ImageLoader:
+        """Return the loader of batches; one that is gone through ``once`` then ends its workers."""
         if dataset.decode == "gpu":
             check_gpu_decoding(dataset.view, self._device())
         workers = self.loader_processes()
-        check_shared_memory(
-            sampler.batch_size * math.prod(self.image_shape), workers, local_ranks=self._ranks()
-        )
+        batch_bytes = sampler.local_batch_size * math.prod(self.image_shape)
+        check_shared_memory(batch_bytes, workers, local_ranks=self._ranks())
         loader = ImageLoader(
             dataset,
             batch_sampler=sampler,
             num_workers=workers,
-            persistent_workers=workers > 0,
+            persistent_workers=workers > 0 and not once,
             pin_memory=torch.cuda.is_available(),
         )
-        self._loaders.append(loader)
+        self._loaders.add(loader)
+        self._journals.append(dataset.journal)
         return loader
 
     # Splits in memory.
@@ -149,21 +165,11 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
             return False
         if name in self._held or at_hand(dataset) or self.in_memory is True:
             return self.in_memory is not False
-        if self.in_memory is False or not self._several_epochs():
+        if self.in_memory is False or not several_epochs(self.trainer):
             return False
         need = len(dataset) * math.prod(self.image_shape)
         taken = sum(held.images.nbytes for held in self._held.values())
         return need + taken <= self.memory_fraction * (free_memory() + taken) / self._ranks()
-
-    def _several_epochs(self) -> bool:
-        """Return whether training goes over the whole of its images more than once."""
-        trainer = self.trainer
-        if trainer is None or trainer.state.fn != "fit" or (trainer.max_epochs or 0) == 1:
-            return False
-        limits = (trainer.limit_train_batches, trainer.limit_val_batches)
-        # A whole number counts batches; 1.0 is all of them.
-        all_of_it = all(isinstance(limit, float) and limit == 1 for limit in limits)
-        return all_of_it and not getattr(trainer, "overfit_batches", 0)
 
     def _hold(self, dataset: ImageDataset) -> HeldSource:
         if at_hand(dataset):
@@ -178,18 +184,8 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
             decode="auto" if self.decode == "gpu" else self.decode,
         )
         logger.info("reading %d images into memory", len(seen))
-        return hold(
-            seen, self._worker_loader(seen, EvalBatchSampler(len(seen), self.eval_batch_size))
-        )
-
-    def _device_for(self, held: HeldSource) -> torch.device:
-        """Return the GPU that trains where it has room for the images, else the CPU."""
-        device = self._device()
-        if device.type != "cuda":
-            return torch.device("cpu")
-        free, _ = torch.cuda.mem_get_info(device)
-        fits = held.images.nbytes <= self.memory_fraction * free
-        return device if fits else torch.device("cpu")
+        sampler = EvalBatchSampler(len(seen), self.eval_batch_size)
+        return hold(seen, self._worker_loader(seen, sampler, once=True))
 
     def _device(self) -> torch.device:
         """Return where this rank trains."""
@@ -218,7 +214,7 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
 
         The second counts those that the fast decoders do not take: none with ``decode=pil``.
         """
-        counts = [loader.images.journal.counts() for loader in self._loaders]
+        counts = [journal.counts() for journal in self._journals]
         return sum(read for read, _ in counts), sum(slow for _, slow in counts)
 
     def data_wait_advice(self) -> str:

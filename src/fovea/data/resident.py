@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning import Trainer
 from torch import Tensor
 
 from fovea.data.dataset import ImageDataset, ImageLoader
@@ -107,6 +108,26 @@ def free_memory() -> int:
         return min(free, max(0, limit - used))
     except (OSError, KeyError, ValueError):
         return free
+
+
+def several_epochs(trainer: Trainer | None) -> bool:
+    """Return whether a run goes over the whole of its images more than once."""
+    if trainer is None or trainer.state.fn != "fit" or trainer.max_epochs == 1:
+        return False
+    limits = (trainer.limit_train_batches, trainer.limit_val_batches)
+    # A whole number counts batches; 1.0 is all of them.
+    all_of_it = all(isinstance(limit, float) and limit == 1 for limit in limits)
+    return all_of_it and not getattr(trainer, "overfit_batches", 0)
+
+
+def device_with_room(device: torch.device, need: int, fraction: float) -> torch.device:
+    """Return ``device`` if it is a GPU and ``need`` bytes are in ``fraction`` of what it has free.
+
+    Else the CPU.
+    """
+    if device.type == "cuda" and need <= fraction * torch.cuda.mem_get_info(device)[0]:
+        return device
+    return torch.device("cpu")
 
 
 class ResidentLoader:

@@ -172,6 +172,11 @@ class GlobalBatchSampler(Sampler[list[SampleKey]]):
         self.share = share
         self.position = position
 
+    @property
+    def local_batch_size(self) -> int:
+        """Samples of a micro-batch."""
+        return self.batch_size // (self.share.world * self.share.accumulate)
+
     def __len__(self) -> int:
         return len(self.order.labels) // self.batch_size * self.share.accumulate
 
@@ -204,6 +209,11 @@ class EvalBatchSampler(Sampler[list[SampleKey]]):
         self.size = size
         self.batch_size = batch_size
         self.share = share
+
+    @property
+    def local_batch_size(self) -> int:
+        """Samples of a batch, those that only fill up included."""
+        return self.batch_size
 
     def __len__(self) -> int:
         return math.ceil(math.ceil(self.size / self.batch_size) / self.share.world)
