@@ -32,7 +32,8 @@ def parameters(cls):
 
 
 def test_the_choices_are_all_here():
-    assert [path.stem for path in DATA] == ["cifar10", "cifar100", "digits", "folder", "imagenet"]
+    names = ["cifar10", "cifar100", "digits", "folder", "imagenet", "shards"]
+    assert [path.stem for path in DATA] == names
     assert {"none", "basic", "randaug", "trivial", "mixup_cutmix"} <= {p.stem for p in AUGMENT}
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fovea.data.images import MAX_ASPECT, UnreadableImage, decode_bytes, open_image
-from fovea.data.sources import FileSource
+from fovea.data.sources import EncodedSource, FileSource
 from fovea.data.splits import Split
 
 SMALLEST_SIDE = 4
@@ -49,7 +49,17 @@ class BadImage(NamedTuple):
 class _File(NamedTuple):
     split: str
     label: int
-    path: str
+    source: EncodedSource
+    number: int
+
+    @property
+    def path(self) -> str:
+        return self.source.path(self.number)
+
+    @property
+    def suffix(self) -> str:
+        """What the name promises; "" for an image in a shard, which may have been encoded anew."""
+        return Path(self.path).suffix.lower() if isinstance(self.source, FileSource) else ""
 
 
 class _Seen(NamedTuple):
@@ -90,34 +100,32 @@ def check_files(
 
 def count_files(splits: dict[str, Split]) -> int:
     """Return how many files `check_files` reads: those of images that are not held in memory."""
-    return sum(len(split) for split in splits.values() if isinstance(split.source, FileSource))
+    return sum(len(split) for split in splits.values() if isinstance(split.source, EncodedSource))
 
 
 def _files(splits: dict[str, Split]) -> Iterable[_File]:
     for name, split in splits.items():
-        if not isinstance(split.source, FileSource):
+        if not isinstance(split.source, EncodedSource):
             continue
         for number, label in zip(split.numbers.tolist(), split.labels.tolist(), strict=True):
-            yield _File(name, label, split.source.path(number))
+            yield _File(name, label, split.source, number)
 
 
 def _inspect(file: _File) -> _Seen:
+    digest = ""
     try:
-        data = Path(file.path).read_bytes()
-    except OSError as error:
-        return _Seen(file, "", error.strerror or type(error).__name__, [])
-    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-    try:
+        data = file.source.encoded(file.number)
+        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
         decode_bytes(data, file.path)
     except UnreadableImage as error:
         return _Seen(file, digest, error.reason, [])
     with open_image(data) as image:
-        return _Seen(file, digest, None, _oddities(image, Path(file.path).suffix.lower()))
+        return _Seen(file, digest, None, _oddities(image, file.suffix))
 
 
 def _oddities(image: Image.Image, suffix: str) -> list[str]:
     found = []
-    if suffix not in _FORMAT_SUFFIXES.get(image.format or "", {suffix}):
+    if suffix and suffix not in _FORMAT_SUFFIXES.get(image.format or "", {suffix}):
         found.append(f"is {image.format}, not what its suffix {suffix} says (read all the same)")
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
