@@ -17,7 +17,8 @@ from fovea.data.views import EvaluationView, evaluation_transform
 from fovea.types import Preprocessing
 from photo import photo as picture_of
 
-HEIGHT, WIDTH = 93, 130
+# Above the size up to which images are decoded whole.
+HEIGHT, WIDTH = 261, 330
 
 
 def photo(height=HEIGHT, width=WIDTH, seed=0):
@@ -35,7 +36,9 @@ def whole(picture):
     return picture.region(0, 0, *size, target=size)
 
 
-BOXES = [(0, 0, HEIGHT, WIDTH), (0, 0, 17, 23), (5, 9, 40, 60), (50, 80, 43, 50), (92, 120, 1, 10)]
+BOXES = [
+    (0, 0, HEIGHT, WIDTH), (0, 0, 17, 23), (5, 9, 40, 60), (50, 80, 211, 250), (260, 320, 1, 10),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("way", ["auto", "simplejpeg", "pil"])
@@ -63,10 +66,12 @@ def test_parts_are_decoded_by_nvimagecodec_and_whole_images_are_not(monkeypatch)
     monkeypatch.setattr(
         nvimagecodec, "decode_part", lambda *box: calls.append(box[1:]) or decode_part(*box)
     )
-    picture = open_picture(encoded(photo()), "a.jpg")
-    picture.region(5, 9, 40, 60, target=(32, 32))
-    whole(picture)
-    assert calls == [(5, 9, 40, 60, 3)]
+    for size, expected in (((300, 400), [(5, 9, 40, 60, 3)]), ((200, 300), [])):
+        picture = open_picture(encoded(photo(*size)), "a.jpg")
+        picture.region(5, 9, 40, 60, target=(32, 32))
+        whole(picture)
+        assert calls == expected, "small images are quicker decoded whole"
+        calls.clear()
 
 
 def test_without_nvimagecodec_the_pixels_are_the_same(monkeypatch):

@@ -14,9 +14,10 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from fovea.data.decoding import Decode
 from fovea.data.draws import sample_seeds
 from fovea.data.images import UnreadableImage
-from fovea.data.journal import Journal
-from fovea.data.sampling import SampleKey
+from fovea.data.journal import Journal, Row
+from fovea.data.sampling import BatchSampler, SampleKey
 from fovea.data.shared_memory import explain_dead_worker
+from fovea.data.slots import BatchSlots, FilledSlot, make_slots
 from fovea.data.sources import ImageSource
 from fovea.data.undecoded import UndecodedImages, undecoded
 from fovea.data.views import PartView, View
@@ -46,6 +47,7 @@ class ImageDataset(Dataset[Batch]):
 
     Attributes:
         journal: of the loader that reads it.
+        slots: where the loader's workers put their batches.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class ImageDataset(Dataset[Batch]):
         self.on_bad_image = on_bad_image
         self.decode = decode
         self.journal = Journal(0)
+        self.slots: BatchSlots | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -107,12 +110,16 @@ class ImageDataset(Dataset[Batch]):
         Raises:
             UnreadableImage: with ``on_bad_image=error``, naming the file.
         """
-        seeds = self._seeds(keys)
-        images, labels, indices = zip(*map(self._sample, keys, seeds.tolist()), strict=True)
+        seeds, row = self._seeds(keys), self.journal.row()
+        samples = [self._sample(*one, row) for one in zip(keys, seeds.tolist(), strict=True)]
+        images, shown, indices = zip(*samples, strict=True)
+        recorded = torch.tensor(indices)
+        labels = self.labels[torch.tensor(shown)]
+        labels[recorded == PADDING_INDEX] = 0
         return Batch(
             self._together(list(images)),
-            torch.tensor(labels),
-            torch.tensor(indices),
+            labels,
+            recorded,
             seeds=seeds if self.training else None,
         )
 
@@ -120,32 +127,40 @@ class ImageDataset(Dataset[Batch]):
         if self.decode == "gpu":
             assert isinstance(self.view, PartView)
             return UndecodedImages(images, self.view)
+        worker = get_worker_info()
+        if worker is not None and self.slots is not None:
+            slot = self.slots.take(worker.id)
+            if slot is not None:
+                return self.slots.fill(slot, images)
         return stack_pixels(images)
 
     def _seeds(self, keys: list[SampleKey]) -> Tensor:
         indices, copies = torch.tensor([(key.index, key.copy) for key in keys]).unbind(1)
         return sample_seeds(self.seed, keys[0].epoch, indices, copies)
 
-    def _sample(self, key: SampleKey, seed: int) -> tuple[Any, int, int]:
-        """Return image (C, H, W), or a part to decode, label and index of one sample."""
+    def _sample(self, key: SampleKey, seed: int, row: Row) -> tuple[Any, int, int]:
+        """Return the image (C, H, W), or a part to decode, of one sample.
+
+        Then whose label it has, and the index to record.
+        """
         if not key.valid:
             return self._blank(), 0, PADDING_INDEX
         try:
-            return self._read(key.index, seed), int(self.labels[key.index]), key.index
+            return self._read(key.index, seed, row), key.index, key.index
         except UnreadableImage:
             if self.on_bad_image == "error":
                 raise
         recorded = unreadable_index(key.index)
         if not self.training:
-            return self._blank(), int(self.labels[key.index]), recorded
-        return *self._substitute(key.index, seed), recorded
+            return self._blank(), key.index, recorded
+        return *self._substitute(key.index, seed, row), recorded
 
-    def _substitute(self, index: int, seed: int) -> tuple[Any, int]:
-        """Return the next readable sample, under its own label."""
+    def _substitute(self, index: int, seed: int, row: Row) -> tuple[Any, int]:
+        """Return the next readable sample and its index."""
         for step in range(1, len(self)):
             other = (index + step) % len(self)
             try:
-                return self._read(other, seed), int(self.labels[other])
+                return self._read(other, seed, row), other
             except UnreadableImage:
                 continue
         raise FoveaError(
@@ -153,15 +168,15 @@ class ImageDataset(Dataset[Batch]):
             "List what is wrong by data.check=true."
         )
 
-    def _read(self, index: int, seed: int) -> Any:
-        self.journal.begin(index)
+    def _read(self, index: int, seed: int, row: Row) -> Any:
+        row.begin(index)
         picture = self.source.open(int(self.numbers[index]), self.image_shape[0], self.decode)
         if self.decode == "gpu":
             assert isinstance(self.view, PartView)
             image: Any = undecoded(picture, self.view, seed)
         else:
             image = self.view(picture, seed)
-        self.journal.end(picture.fast)
+        row.end(picture.fast)
         return image
 
     def _blank(self) -> Tensor:
@@ -206,13 +221,19 @@ class ImageLoader(DataLoader[Batch]):
     run is at; asked at the first batch, the sampler reads the final numbers.
     """
 
-    def __init__(self, dataset: ImageDataset, num_workers: int = 0, **options: Any) -> None:
+    def __init__(
+        self, dataset: ImageDataset, sampler: BatchSampler, num_workers: int = 0, **options: Any
+    ) -> None:
+        channels, height, width = dataset.image_shape
+        shape = (sampler.local_batch_size, height, width, channels)
         dataset.journal = Journal(num_workers)
+        dataset.slots = None if dataset.decode == "gpu" else make_slots(num_workers, shape)
         self.images = dataset
         # An own generator, because a loader draws its workers' base seed from torch's global one
         # otherwise, and so moves the dropout of the run it feeds.
         super().__init__(
             dataset,
+            batch_sampler=sampler,
             num_workers=num_workers,
             worker_init_fn=leave_inherited_objects_alone,
             collate_fn=whole_batch,  # type: ignore[arg-type]  # see __getitems__
@@ -236,6 +257,8 @@ class ImageLoader(DataLoader[Batch]):
                 if isinstance(batch, FoveaError):
                     self._stop_workers()
                     raise batch
+                if isinstance(batch.images, FilledSlot):
+                    batch = batch._replace(images=batch.images.images())
                 yield batch
         except FoveaError:
             raise

@@ -28,6 +28,7 @@ from fovea.data.resident import (
     several_epochs,
 )
 from fovea.data.sampling import (
+    BatchSampler,
     EpochOrder,
     EvalBatchSampler,
     GlobalBatchSampler,
@@ -46,7 +47,6 @@ from fovea.types import Batch
 logger = logging.getLogger(__name__)
 
 Loader = ImageLoader | ResidentLoader
-BatchSampler = GlobalBatchSampler | EvalBatchSampler
 
 
 class ImageDataModule(ImageData, lightning.LightningDataModule):
@@ -144,15 +144,16 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
         if dataset.decode == "gpu":
             check_gpu_decoding(dataset.view, self._device())
         workers = self.loader_processes()
-        batch_bytes = sampler.local_batch_size * math.prod(self.image_shape)
-        check_shared_memory(batch_bytes, workers, local_ranks=self._ranks())
         loader = ImageLoader(
             dataset,
-            batch_sampler=sampler,
+            sampler,
             num_workers=workers,
             persistent_workers=workers > 0 and not once,
             pin_memory=torch.cuda.is_available(),
         )
+        if dataset.slots is None:
+            batch_bytes = sampler.local_batch_size * math.prod(self.image_shape)
+            check_shared_memory(batch_bytes, workers, local_ranks=self._ranks())
         self._loaders.add(loader)
         self._journals.append(dataset.journal)
         return loader

@@ -15,7 +15,7 @@ from fovea.data.dataset import ImageDataset, ImageLoader
 from fovea.data.decoding import Decode, Picture, TensorPicture
 from fovea.data.draws import sample_seeds
 from fovea.data.images import UnreadableImage, to_channels
-from fovea.data.sampling import EvalBatchSampler, GlobalBatchSampler, Keys
+from fovea.data.sampling import BatchSampler, Keys
 from fovea.data.sources import ImageSource, MemorySource
 from fovea.errors import FoveaError
 from fovea.types import PADDING_INDEX, Batch, unreadable_index
@@ -144,7 +144,7 @@ class ResidentLoader:
     def __init__(
         self,
         dataset: ImageDataset,
-        sampler: GlobalBatchSampler | EvalBatchSampler,
+        sampler: BatchSampler,
         device: torch.device,
     ) -> None:
         source = dataset.source

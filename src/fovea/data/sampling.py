@@ -229,3 +229,6 @@ class EvalBatchSampler(Sampler[list[SampleKey]]):
             places = torch.arange(first, first + self.batch_size)
             valid = max(0, min(self.size - first, self.batch_size))
             yield Keys(torch.where(places < self.size, places, 0), none, valid)
+
+
+BatchSampler = GlobalBatchSampler | EvalBatchSampler
