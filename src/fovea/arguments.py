@@ -27,6 +27,7 @@ _PATH_KEYS = (
     "input",
     "resume",
     "data.root",
+    "data.cache_dir",
     "model.weights",
     "paths.outputs",
     "paths.data",

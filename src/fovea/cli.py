@@ -126,8 +126,10 @@ def _run_in_own_process(failed: list[str]) -> float | None:
 
 def make_absolute(cfg: DictConfig) -> None:
     """Write the paths in ``cfg`` in full: what a run records holds from any directory."""
-    for key in ("data.root", "paths.outputs", "paths.data", "model.weights"):
+    for key in ("data.root", "data.cache_dir", "paths.outputs", "paths.data", "model.weights"):
         value = OmegaConf.select(cfg, key, default=None)
+        if isinstance(value, str) and "://" in value:
+            continue  # shards may lie behind a URL
         if isinstance(value, str) and (key != "model.weights" or Path(value).exists()):
             OmegaConf.update(cfg, key, str(Path(value).expanduser().absolute()))
 

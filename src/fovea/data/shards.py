@@ -9,8 +9,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fovea.data.checking import BadImage
@@ -42,22 +40,10 @@ class ShardSource(EncodedSource):
     """
 
     def __init__(self, folder: ShardFolder, shards: Sequence[StoredFile], rows: Rows) -> None:
+        super().__init__(rows.paths)
         self.folder = folder
         self.shards = shards
         self.places = rows.places
-        self._paths = rows.paths
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def relative_path(self, number: int) -> str:
-        """Return the path in the data set that the shards were made from."""
-        return os.fsdecode(self._paths.numpy()[number].tobytes().rstrip(b"\0"))
-
-    def relative_paths(self, numbers: Tensor) -> NDArray[np.bytes_]:
-        """Return the paths of images ``numbers`` (n,) int64, encoded: (n,) bytes."""
-        paths = self._paths.numpy().view(f"S{self._paths.shape[1]}").ravel()
-        return paths[numbers.numpy()]
 
     def path(self, number: int) -> str:
         """Return the shard's path with the image's original one behind it."""

@@ -42,10 +42,29 @@ class ImageSource(Protocol):
 
 
 class EncodedSource(ABC):
-    """Images that are stored encoded (as JPEG and the like) and decoded at each read."""
+    """Images that are stored encoded (as JPEG and the like) and decoded at each read.
 
-    @abstractmethod
-    def __len__(self) -> int: ...
+    Args:
+        paths: (N, width) uint8, the path of each as the file system encodes it, padded by zeros.
+            One array of bytes instead of a million strings, whose reference counts would copy them,
+            page by page, into every forked worker. A tensor, since torch puts tensors in shared
+            memory for workers that are not forked, too.
+    """
+
+    def __init__(self, paths: Tensor) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def relative_path(self, number: int) -> str:
+        """Return the path in the data set."""
+        return os.fsdecode(self._paths.numpy()[number].tobytes().rstrip(b"\0"))
+
+    def relative_paths(self, numbers: Tensor) -> NDArray[np.bytes_]:
+        """Return the paths of images ``numbers`` (n,) int64, encoded: (n,) bytes."""
+        paths = self._paths.numpy().view(f"S{self._paths.shape[1]}").ravel()
+        return paths[numbers.numpy()]
 
     @abstractmethod
     def path(self, number: int) -> str:
@@ -72,22 +91,8 @@ class FileSource(EncodedSource):
         self.root = root
         if not isinstance(paths, np.ndarray):
             paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
-        # One array of bytes (N, width) instead of a million strings, whose reference counts would
-        # copy them, page by page, into every forked worker. A tensor, since torch puts tensors in
-        # shared memory for workers that are not forked, too.
-        self._paths = torch.from_numpy(paths.view(np.uint8).reshape(len(paths), paths.itemsize))
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def relative_path(self, number: int) -> str:
-        """Return the path as given."""
-        return os.fsdecode(self._paths[number].numpy().tobytes().rstrip(b"\0"))
-
-    def relative_paths(self, numbers: Tensor) -> NDArray[np.bytes_]:
-        """Return the paths of images ``numbers`` (n,) int64 as given, encoded: (n,) bytes."""
-        paths = self._paths.numpy().view(f"S{self._paths.shape[1]}").ravel()
-        return paths[numbers.numpy()]
+        letters = paths.view(np.uint8).reshape(len(paths), paths.itemsize)
+        super().__init__(torch.from_numpy(letters))
 
     def path(self, number: int) -> str:
         """Return the whole path."""

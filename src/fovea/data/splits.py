@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fovea.data.sources import FileSource, ImageSource
+from fovea.data.sources import EncodedSource, ImageSource
 from fovea.errors import FoveaError, did_you_mean
 
 SPLITS = ("train", "val", "test")
@@ -64,7 +64,7 @@ class Split:
 
 
 def _paths(source: ImageSource, numbers: Tensor) -> NDArray[np.bytes_]:
-    if isinstance(source, FileSource):
+    if isinstance(source, EncodedSource):
         return source.relative_paths(numbers)
     paths = map(source.relative_path, numbers.tolist())
     return np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
