@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -76,16 +75,6 @@ class Preprocessing:
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of what the network sees."""
         return self.channels, self.image_size, self.image_size
-
-    def resizing(self) -> v2.Transform:
-        """Return the transform from any (C, h, w) uint8 image to (C, H, W) uint8."""
-        mode = v2.InterpolationMode(self.interpolation)
-        size = (self.image_size, self.image_size)
-        if self.resize is None:
-            return v2.Resize(size, interpolation=mode, antialias=True)
-        return v2.Compose(
-            [v2.Resize(self.resize, interpolation=mode, antialias=True), v2.CenterCrop(size)]
-        )
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return (..., C, H, W) ``images`` on [0, 255] as float32: on [0, 1], less mean, over std.

@@ -10,6 +10,7 @@ from torch import Tensor
 from fovea.data.dataset import OnBadImage
 from fovea.data.images import UnreadableImage
 from fovea.data.splits import Split
+from fovea.data.views import whole_view
 from fovea.types import unreadable_index
 
 logger = logging.getLogger(__name__)
@@ -55,8 +56,7 @@ class BadImageLog:
 def _reason(split: Split, number: int) -> str:
     # Batches carry indices only, so the reason is found by reading once more: this is rare.
     try:
-        picture = split.source.open(number, 3, "pil")
-        picture.region(0, 0, picture.height, picture.width, (picture.height, picture.width))
+        whole_view(split.source.open(number, 3, "pil"))
     except UnreadableImage as error:
         return error.reason
     return "could not be read once, but can be now"

@@ -40,7 +40,6 @@ from fovea.data.settings import check_batch
 from fovea.data.shared_memory import check_shared_memory
 from fovea.data.summary import describe_rows
 from fovea.data.undecoded import UndecodedImages, check_gpu_decoding
-from fovea.data.views import EvaluationView
 from fovea.errors import FoveaError
 from fovea.types import Batch
 
@@ -130,7 +129,7 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
 
     def _loader(self, name: str, dataset: ImageDataset, sampler: BatchSampler) -> Loader:
         if self._is_to_be_held(name, dataset):
-            held = self._held[name] = self._held.get(name) or self._hold(dataset)
+            held = self._held[name] = self._held.get(name) or self._hold(name)
             dataset = self._dataset(name, dataset.training, held)
             if not (dataset.training and self.augment.per_image):
                 device = device_with_room(self._device(), held.images.nbytes, self.memory_fraction)
@@ -172,18 +171,12 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
         taken = sum(held.images.nbytes for held in self._held.values())
         return need + taken <= self.memory_fraction * (free_memory() + taken) / self._ranks()
 
-    def _hold(self, dataset: ImageDataset) -> HeldSource:
-        if at_hand(dataset):
-            return hold(dataset)
-        seen = ImageDataset(
-            dataset.source,
-            dataset.numbers,
-            dataset.labels,
-            EvaluationView(self.preprocessing),
-            self.image_shape,
-            on_bad_image=self.on_bad_image,
-            decode="auto" if self.decode == "gpu" else self.decode,
-        )
+    def _hold(self, name: str) -> HeldSource:
+        seen = self.dataset(name)
+        if at_hand(seen):
+            return hold(seen)
+        if seen.decode == "gpu":  # held as pixels, in the memory of the machine first
+            seen.decode = "auto"
         logger.info("reading %d images into memory", len(seen))
         sampler = EvalBatchSampler(len(seen), self.eval_batch_size)
         return hold(seen, self._worker_loader(seen, sampler, once=True))

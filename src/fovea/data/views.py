@@ -15,6 +15,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
 from fovea.data.decoding import KEPT_REDUCTION, SCALES, Picture, TensorPicture
+from fovea.data.images import MAX_ASPECT
 from fovea.types import Preprocessing
 
 Box = tuple[int, int, int, int]
@@ -51,10 +52,6 @@ class PartView(ABC):
         box = self.box(picture.height, picture.width, seed)
         return self.finish(picture.region(*box, target=self.target))
 
-
-MAX_ASPECT = 16
-"""An image longer than this many times its short side is cut to its middle before a resize that
-keeps the aspect: 1 x 20,000 pixels would become 224 x 4,480,000 otherwise, and 3 GB."""
 
 _TRIES = 10
 
