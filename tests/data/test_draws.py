@@ -1,6 +1,6 @@
 import torch
 
-from fovea.data.draws import sample_seeds, uniform
+from fovea.data.draws import Draws, sample_seeds, uniform
 
 # The first outputs of SplitMix64 seeded with 1234567, as published on Rosetta Code.
 PUBLISHED = [
@@ -16,6 +16,15 @@ def test_draws_are_splitmix64():
     seeds = torch.tensor([1234567])
     ours = [uniform(seeds, draw).item() for draw in range(1, 6)]
     assert ours == [(number >> 40) / 2**24 for number in PUBLISHED]
+
+
+def test_draws_of_one_sample_are_splitmix64_too():
+    draws = Draws(1234567)
+    assert [draws.uniform(0, 1) for _ in range(5)] == [(n >> 11) / 2**53 for n in PUBLISHED]
+    draws = Draws(0)
+    numbers = [draws.randint(2, 5) for _ in range(4000)]
+    assert {n: numbers.count(n) // 800 for n in numbers} == {2: 1, 3: 1, 4: 1, 5: 1}
+    assert -3 <= draws.uniform(-3, -2) < -2
 
 
 def test_draws_are_uniform_and_independent_of_each_other():

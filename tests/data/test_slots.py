@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fovea.data import Augment, FolderDataModule
-from fovea.data.slots import SLOTS_A_WORKER, BatchSlots
+from fovea.data.slots import SLOTS_A_WORKER, BatchSlots, FilledSlot
 
 
 @pytest.fixture
@@ -67,7 +67,8 @@ def test_a_worker_takes_its_own_free_places_only():
     mine = [slots.take(1) for _ in range(SLOTS_A_WORKER + 1)]
     assert mine == [*range(SLOTS_A_WORKER, 2 * SLOTS_A_WORKER), None]
     assert slots.take(0) == 0
-    batch = slots.fill(mine[2], [torch.full((3, 2, 2), 7, dtype=torch.uint8)]).images()
+    slots.pixels(mine[2], 1).fill_(7)
+    batch = FilledSlot(slots.key, mine[2], 1).images()
     view = batch[0, 0]
     del batch
     assert slots.take(1) is None

@@ -1,13 +1,12 @@
 """What is seen of an image, against torchvision's transforms."""
 
-import random
-
 import pytest
 import torch
 from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
 from fovea.data.decoding import TensorPicture
+from fovea.data.draws import Draws
 from fovea.data.views import EvaluationView, RandomResizedCrop
 from fovea.types import Preprocessing
 
@@ -17,7 +16,7 @@ SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 @pytest.mark.parametrize("shape", [(375, 500), (500, 333), (100, 900)])
 def test_crops_are_distributed_as_torchvisions(shape):
     height, width = shape
-    ours, source = RandomResizedCrop(224, SCALE, RATIO), random.Random(0)
+    ours, source = RandomResizedCrop(224, SCALE, RATIO), Draws(0)
     reference, image = v2.RandomResizedCrop(224, SCALE, RATIO), torch.empty(3, *shape)
     torch.manual_seed(0)
     drawn, expected = [], []
@@ -43,14 +42,14 @@ def test_a_crop_is_the_part_it_draws_resized():
     image = torch.randint(0, 256, (3, 90, 120), dtype=torch.uint8)
     view = RandomResizedCrop(64, (0.2, 0.7), RATIO)
     for seed in range(5):
-        top, left, h, w = view.draw(90, 120, random.Random(seed))
+        top, left, h, w = view.box(90, 120, seed)
         part = image[:, top : top + h, left : left + w]
         expected = v2.functional.resize(part, [64, 64], antialias=True)
         assert torch.equal(view(TensorPicture(image), seed), expected)
 
 
 def test_crops_of_very_large_images_lie_on_multiples_of_four():
-    view, source = RandomResizedCrop(32, SCALE, RATIO), random.Random(0)
+    view, source = RandomResizedCrop(32, SCALE, RATIO), Draws(0)
     large = [view.draw(3000, 4000, source) for _ in range(200)]
     assert all(edge % 4 == 0 for box in large for edge in box if min(box[2:]) >= 192)
     assert sum(min(box[2:]) >= 192 for box in large) > 150

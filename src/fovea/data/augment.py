@@ -221,8 +221,8 @@ class SeededSteps:
         self.view = view
         self.steps = steps
 
-    def __call__(self, picture: Picture, seed: int) -> Tensor:
-        """Return (C, H, W) uint8."""
+    def __call__(self, picture: Picture, seed: int, place: Tensor | None = None, /) -> Tensor:
+        """Return (C, H, W) uint8, elsewhere than in ``place``."""
         image = self.view(picture, seed)
         state = torch.get_rng_state()
         try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from fovea.data.decoding import Decode
@@ -21,6 +21,7 @@ from fovea.data.slots import BatchSlots, FilledSlot, make_slots
 from fovea.data.sources import ImageSource
 from fovea.data.undecoded import UndecodedImages, undecoded
 from fovea.data.views import PartView, View
+from fovea.data.worker_signals import held_back, obey_parent_only
 from fovea.errors import FoveaError
 from fovea.types import PADDING_INDEX, Batch, unreadable_index
 
@@ -110,57 +111,87 @@ class ImageDataset(Dataset[Batch]):
         Raises:
             UnreadableImage: with ``on_bad_image=error``, naming the file.
         """
-        seeds, row = self._seeds(keys), self.journal.row()
-        samples = [self._sample(*one, row) for one in zip(keys, seeds.tolist(), strict=True)]
-        images, shown, indices = zip(*samples, strict=True)
+        seeds = self._seeds(keys)
+        images, places = self._memory(len(keys))
+        parts, shown, indices = self._samples(keys, seeds, places)
         recorded = torch.tensor(indices)
         labels = self.labels[torch.tensor(shown)]
         labels[recorded == PADDING_INDEX] = 0
-        return Batch(
-            self._together(list(images)),
-            labels,
-            recorded,
-            seeds=seeds if self.training else None,
-        )
-
-    def _together(self, images: list[Any]) -> Any:
         if self.decode == "gpu":
             assert isinstance(self.view, PartView)
-            return UndecodedImages(images, self.view)
+            images = UndecodedImages(parts, self.view)
+        return Batch(images, labels, recorded, seeds=seeds if self.training else None)
+
+    def remake(self, indices: Tensor, seeds: Tensor) -> Tensor:
+        """Return the images (B, C, H, W) uint8 of a batch that training had, once more.
+
+        Args:
+            indices: (B,) int64, as in `Batch`.
+            seeds: (B,) int64, as in `Batch`.
+        """
+        numbers = [index if index >= 0 else unreadable_index(index) for index in indices.tolist()]
+        pixels = empty_batch(len(numbers), self.image_shape)
+        self._samples([SampleKey(number) for number in numbers], seeds, pixels.unbind())
+        return pixels
+
+    def _memory(self, count: int) -> tuple[Any, Sequence[Tensor | None]]:
+        """Return where a batch of images goes, and the place of each, (C, H, W) uint8."""
+        if self.decode == "gpu":
+            return None, [None] * count
         worker = get_worker_info()
         if worker is not None and self.slots is not None:
             slot = self.slots.take(worker.id)
             if slot is not None:
-                return self.slots.fill(slot, images)
-        return stack_pixels(images)
+                pixels = self.slots.pixels(slot, count)
+                return FilledSlot(self.slots.key, slot, count), pixels.unbind()
+        pixels = empty_batch(count, self.image_shape)
+        return pixels, pixels.unbind()
+
+    def _samples(
+        self, keys: list[SampleKey], seeds: Tensor, places: Sequence[Tensor | None]
+    ) -> tuple[list[Any], list[int], list[int]]:
+        """Put each sample into its place, where it has one.
+
+        Returns the images or the parts to decode, whose labels they have, and what to record as
+        their indices.
+        """
+        row = self.journal.row()
+        samples = [
+            self._sample(key, seed, row, place)
+            for key, seed, place in zip(keys, seeds.tolist(), places, strict=True)
+        ]
+        images, shown, indices = zip(*samples, strict=True)
+        return list(images), list(shown), list(indices)
 
     def _seeds(self, keys: list[SampleKey]) -> Tensor:
         indices, copies = torch.tensor([(key.index, key.copy) for key in keys]).unbind(1)
         return sample_seeds(self.seed, keys[0].epoch, indices, copies)
 
-    def _sample(self, key: SampleKey, seed: int, row: Row) -> tuple[Any, int, int]:
+    def _sample(
+        self, key: SampleKey, seed: int, row: Row, place: Tensor | None
+    ) -> tuple[Any, int, int]:
         """Return the image (C, H, W), or a part to decode, of one sample.
 
         Then whose label it has, and the index to record.
         """
         if not key.valid:
-            return self._blank(), 0, PADDING_INDEX
+            return self._blank(place), 0, PADDING_INDEX
         try:
-            return self._read(key.index, seed, row), key.index, key.index
+            return self._read(key.index, seed, row, place), key.index, key.index
         except UnreadableImage:
             if self.on_bad_image == "error":
                 raise
         recorded = unreadable_index(key.index)
         if not self.training:
-            return self._blank(), key.index, recorded
-        return *self._substitute(key.index, seed, row), recorded
+            return self._blank(place), key.index, recorded
+        return *self._substitute(key.index, seed, row, place), recorded
 
-    def _substitute(self, index: int, seed: int, row: Row) -> tuple[Any, int]:
+    def _substitute(self, index: int, seed: int, row: Row, place: Tensor | None) -> tuple[Any, int]:
         """Return the next readable sample and its index."""
         for step in range(1, len(self)):
             other = (index + step) % len(self)
             try:
-                return self._read(other, seed, row), other
+                return self._read(other, seed, row, place), other
             except UnreadableImage:
                 continue
         raise FoveaError(
@@ -168,50 +199,63 @@ class ImageDataset(Dataset[Batch]):
             "List what is wrong by data.check=true."
         )
 
-    def _read(self, index: int, seed: int, row: Row) -> Any:
+    def _read(self, index: int, seed: int, row: Row, place: Tensor | None) -> Any:
         row.begin(index)
-        picture = self.source.open(int(self.numbers[index]), self.image_shape[0], self.decode)
-        if self.decode == "gpu":
+        number = int(self.numbers.numpy()[index])  # a tenth of the time of a tensor's element
+        picture = self.source.open(number, self.image_shape[0], self.decode)
+        if place is None:
             assert isinstance(self.view, PartView)
             image: Any = undecoded(picture, self.view, seed)
         else:
-            image = self.view(picture, seed)
+            image = self.view(picture, seed, place)
+            if image is not place:
+                place.copy_(image)
         row.end(picture.fast)
         return image
 
-    def _blank(self) -> Tensor:
-        return torch.zeros(self.image_shape, dtype=torch.uint8)
+    def _blank(self, place: Tensor | None) -> Tensor:
+        if place is None:
+            return torch.zeros(self.image_shape, dtype=torch.uint8)
+        return place.zero_()
 
 
-def stack_pixels(images: list[Tensor]) -> Tensor:
-    """Return (C, H, W) images as one channels_last batch (B, C, H, W).
+def empty_batch(count: int, image_shape: tuple[int, int, int]) -> Tensor:
+    """Return memory for a batch (B, C, H, W) uint8, channels_last."""
+    channels, height, width = image_shape
+    pixels = torch.empty(count, height, width, channels, dtype=torch.uint8)
+    return pixels.permute(0, 3, 1, 2)
 
-    Decoders and the resize leave the channels of a pixel side by side: stacked so, an image is
-    copied in one piece. In a worker it goes straight into shared memory.
+
+def begin_worker(_worker: int) -> None:
+    """Leave requests to stop, and inherited objects, to the process a worker was forked from.
+
+    The garbage collector would write to each of the objects, and so copy some hundred megabytes
+    that are shared until then.
     """
-    batch: Tensor = default_collate([image.permute(1, 2, 0) for image in images])
-    return batch.permute(0, 3, 1, 2)
-
-
-def leave_inherited_objects_alone(_worker: int) -> None:
-    """Keep a worker's garbage collector from the objects of the process it was forked from.
-
-    It would write to each of them, and so copy some hundred megabytes that are shared until then.
-    """
+    obey_parent_only()
     gc.freeze()
 
 
-def whole_batch(batch: Batch | FoveaError) -> Batch | FoveaError:
-    """Return ``batch``, which the data set made whole; in a worker all of it in shared memory.
+def to_send(batch: Batch | FoveaError) -> Batch | FoveaError:
+    """Return ``batch``, which the data set made whole; in a worker as it is sent best.
 
-    The images are there already. The small tensors would be put there by the thread that sends
-    them, and it loses the batch where no room is left: here that is an error.
+    Images go through shared memory, and are put there here: the thread that sends them would lose
+    the batch where no room is left. The numbers go by value, as NumPy arrays, since each tensor
+    would be a file that is opened, sent and mapped.
     """
-    if isinstance(batch, Batch) and get_worker_info() is not None:
-        for part in (batch.labels, batch.indices, batch.seeds):
-            if part is not None:
-                part.share_memory_()
-    return batch
+    if not isinstance(batch, Batch) or get_worker_info() is None:
+        return batch
+    if isinstance(batch.images, Tensor):
+        batch.images.share_memory_()
+    return _numbers(batch, Tensor.numpy)
+
+
+def _numbers(batch: Batch, convert: Callable[[Any], Any]) -> Batch:
+    """Return ``batch`` with its labels, indices and seeds converted."""
+    names = ("labels", "indices", "seeds")
+    return batch._replace(
+        **{n: convert(getattr(batch, n)) for n in names if getattr(batch, n) is not None}
+    )
 
 
 class ImageLoader(DataLoader[Batch]):
@@ -235,8 +279,8 @@ class ImageLoader(DataLoader[Batch]):
             dataset,
             batch_sampler=sampler,
             num_workers=num_workers,
-            worker_init_fn=leave_inherited_objects_alone,
-            collate_fn=whole_batch,  # type: ignore[arg-type]  # see __getitems__
+            worker_init_fn=begin_worker,
+            collate_fn=to_send,  # type: ignore[arg-type]  # see __getitems__
             generator=torch.Generator().manual_seed(0),
             **options,
         )
@@ -253,13 +297,13 @@ class ImageLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         try:
-            for batch in super().__iter__():
+            with held_back():
+                batches = super().__iter__()
+            for batch in batches:
                 if isinstance(batch, FoveaError):
                     self._stop_workers()
                     raise batch
-                if isinstance(batch.images, FilledSlot):
-                    batch = batch._replace(images=batch.images.images())
-                yield batch
+                yield self._received(batch)
         except FoveaError:
             raise
         except Exception as error:
@@ -268,6 +312,14 @@ class ImageLoader(DataLoader[Batch]):
                 raise
             self._stop_workers()
             raise explained from error
+
+    def _received(self, batch: Batch) -> Batch:
+        if self.num_workers == 0:
+            return batch
+        batch = _numbers(batch, torch.from_numpy)
+        if isinstance(batch.images, FilledSlot):
+            batch = batch._replace(images=batch.images.images())
+        return _numbers(batch, Tensor.pin_memory) if self.pin_memory else batch
 
     def explain(self, error: Exception) -> FoveaError | None:
         """Return which worker's death ``error`` comes from, and at which images; None if none."""

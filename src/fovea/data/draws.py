@@ -14,7 +14,7 @@ from fovea.data.sampling import stable_seed
 # number generators", figure 17), as signed 64-bit numbers; tensors wrap around as it wants.
 _STEP = 0x9E3779B97F4A7C15 - (1 << 64)
 _MULTIPLIERS = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)))
-_POSITIVE = (1 << 63) - 1
+_POSITIVE, _ALL_BITS = (1 << 63) - 1, (1 << 64) - 1
 
 
 def sample_seeds(seed: int, epoch: int, indices: Tensor, copies: Tensor) -> Tensor:
@@ -39,6 +39,30 @@ def uniform(seeds: Tensor, draw: int) -> Tensor:
     """
     bits = _mixed(seeds + _signed(draw * _STEP))
     return ((bits >> 40) & 0xFFFFFF).float() / (1 << 24)  # all that float32 can tell apart
+
+
+class Draws:
+    """The numbers of one sample, one after the other, where a tensor of samples is not at hand.
+
+    Seeding Python's own generator takes as long as a third of a small image's resize does.
+
+    Args:
+        seed: the numbers are those of SplitMix64 with this seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._state = seed
+
+    def uniform(self, low: float, high: float) -> float:
+        """Return a number in [low, high)."""
+        self._state = state = (self._state + _STEP) & _ALL_BITS
+        for shift, factor in _MULTIPLIERS:
+            state = ((state ^ (state >> shift)) * factor) & _ALL_BITS
+        return low + (high - low) * ((state ^ (state >> 31)) >> 11) / (1 << 53)
+
+    def randint(self, low: int, high: int) -> int:
+        """Return a whole number from ``low`` to ``high``, both included."""
+        return low + int(self.uniform(0, high - low + 1))
 
 
 def _mixed(state: Tensor) -> Tensor:

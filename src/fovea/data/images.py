@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
+from fovea.data.storage import is_away, read_again
 from fovea.errors import FoveaError
 
 IMAGE_SUFFIXES = frozenset(
@@ -28,8 +33,20 @@ MAX_ASPECT = 16
 """An image longer than this many times its short side is cut to its middle before a resize that
 keeps the aspect: 1 x 20,000 pixels would become 224 x 4,480,000 otherwise, and 3 GB."""
 
+FORMATS = tuple(
+    "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PNG PPM TGA TIFF WEBP".split()  # noqa: SIM905
+)
+"""What Pillow may read. Some others start programs (EPS starts Ghostscript), or have no user here
+and old decoders."""
+
+# Larger images are refused by their header, before memory is taken for them: a small file may claim
+# to be 65,500 x 65,500 pixels, 12.9 GB. Pillow's limit, unless the environment sets another.
 # Between one and two times its limit Pillow only warns, and the image is fine; beyond, it raises.
 # Not by a context manager around each read, which is not safe in threads.
+if _limit := os.environ.get("FOVEA_MAX_PIXELS"):
+    if not _limit.isdecimal():
+        raise FoveaError(f"FOVEA_MAX_PIXELS={_limit} in the environment: expected a whole number")
+    Image.MAX_IMAGE_PIXELS = int(_limit) // 2
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _SIXTEEN_BIT_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
@@ -66,13 +83,28 @@ def decode_image(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
     return decode_bytes(read_file(name), name, channels)
 
 
-def read_file(path: str) -> bytes:
-    """Return the content of ``path``. Raises `UnreadableImage`."""
+def read_file(path: str, root: Path | None = None) -> bytes:
+    """Return the content of ``path``.
+
+    Args:
+        path: of the file.
+        root: folder of the data set: where it is gone or empty, the file is not to blame.
+
+    Raises:
+        UnreadableImage: the file is missing, or may not be read.
+        StorageError: the disk or the network that holds it is away, and stayed away.
+    """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return _content(path)
     except OSError as error:
+        if is_away(error, path, root):
+            return read_again(partial(_content, path), path, error)
         raise UnreadableImage(path, error.strerror or type(error).__name__) from error
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def decode_bytes(data: bytes, name: str, channels: int = 3) -> Tensor:
@@ -81,8 +113,12 @@ def decode_bytes(data: bytes, name: str, channels: int = 3) -> Tensor:
         return to_tensor(image, channels)
 
 
+Name = str | Callable[[], str]
+"""What an image is called in messages, or what makes it up when there is one to write."""
+
+
 @contextmanager
-def naming(name: str) -> Iterator[None]:
+def naming(name: Name) -> Iterator[None]:
     """Raise what Pillow raises as `UnreadableImage` of ``name``."""
     try:
         yield
@@ -91,7 +127,7 @@ def naming(name: str) -> Iterator[None]:
     except (
         Exception
     ) as error:  # Pillow's plugins raise anything: OSError, SyntaxError, struct.error
-        raise UnreadableImage(name, _reason(error)) from error
+        raise UnreadableImage(name if isinstance(name, str) else name(), _reason(error)) from error
 
 
 def to_tensor(image: Image.Image, channels: int = 3) -> Tensor:
@@ -103,11 +139,23 @@ def to_tensor(image: Image.Image, channels: int = 3) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def max_pixels() -> float:
+    """Return how many pixels an image may have."""
+    return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else math.inf
+
+
 def open_image(data: bytes) -> Image.Image:
     """Return the image of ``data`` with its header parsed and its pixels not yet decoded."""
     if not data:
         raise ValueError("the file is empty (0 bytes)")
-    return Image.open(io.BytesIO(data))
+    return Image.open(io.BytesIO(data), formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _upright(image: Image.Image, channels: int) -> Image.Image:
@@ -141,9 +189,14 @@ def _high_byte(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image in any format Pillow knows"
+        return "not an image in any format Pillow may read here"
     if isinstance(error, Image.DecompressionBombError):
-        return f"too many pixels ({error})"
+        size = re.search(r"\d+", str(error))
+        return (
+            f"too many pixels: {int(size[0]) if size else 0:,}, and more than {max_pixels():,} "
+            "could exhaust the memory; if the image is meant to be so large, set FOVEA_MAX_PIXELS "
+            "in the environment"
+        )
     return str(error).rstrip(".") or type(error).__name__
 
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fovea.data.layout import folder_stamp, shortened, sorted_classes, walk_images
+from fovea.data.storage import patiently
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,8 @@ def _list(root: Path, prefix: str, classes: Sequence[str]) -> Index:
 
 
 def _list_class(root: Path, prefix: str, name: str) -> Index:
-    images, others, stamps = walk_images(root / prefix / name)
+    folder = root / prefix / name
+    images, others, stamps = patiently(partial(walk_images, folder), folder)
     groups = {image.partition("/")[0] for image in images if "/" in image}
     nested = len(groups) > 1 and all("/" in image for image in images)
     facts = ClassFolder(

@@ -16,7 +16,8 @@ class Journal:
     """
 
     def __init__(self, num_workers: int) -> None:
-        self._rows = torch.zeros(max(1, num_workers), 3, dtype=torch.int64).share_memory_()
+        rows = torch.zeros(max(1, num_workers), 3, dtype=torch.int64)
+        self._rows = rows.share_memory_() if num_workers else rows  # not every machine can
         self._rows[:, 0] = -1
 
     def row(self) -> Row:

@@ -37,7 +37,7 @@ from fovea.data.sampling import (
     stable_seed,
 )
 from fovea.data.settings import check_batch
-from fovea.data.shared_memory import check_shared_memory
+from fovea.data.shared_memory import check_shared_memory, has_shared_memory
 from fovea.data.summary import describe_rows
 from fovea.data.undecoded import UndecodedImages, check_gpu_decoding
 from fovea.errors import FoveaError
@@ -218,9 +218,9 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
 
     def loader_processes(self) -> int:
         """Return the worker processes of each loader of this process."""
-        if self.num_workers != "auto":
-            return int(self.num_workers)
-        return processor_share(self._ranks())
+        auto = self.num_workers == "auto"
+        workers = processor_share(self._ranks()) if auto else int(self.num_workers)
+        return workers if workers == 0 or has_shared_memory() else 0
 
     def _ranks(self) -> int:
         """Return the processes of this machine that train."""

@@ -15,10 +15,10 @@ from fovea.data.layout import shortened
 from fovea.data.shard_index import INDEX_FILE, ShardIndex, StoredFile, parse_index
 from fovea.errors import FoveaError
 
-ATTEMPTS = 3
+ATTEMPTS = 6
 """How often a file is asked for before its URL is given up."""
 
-_PAUSE = 1.0  # seconds before the second attempt, and twice as long before the third
+_PAUSE = 1.0  # seconds before the second attempt, one more before each other: 15 in all
 
 
 class ShardFolder(Protocol):
@@ -117,7 +117,7 @@ class RemoteFolder:
             time.sleep(_PAUSE * attempt)
             try:
                 files, root = _file_system(self.url)
-                files.get_file(f"{root}/{file.name}", str(part))
+                files.get_file(f"{root}/{file.name}", str(part), callback=_at_most(file.size))
                 if StoredFile.of(part)[1:] == file[1:]:
                     part.replace(target)
                     return
@@ -190,6 +190,19 @@ def _file_system(url: str) -> tuple[Any, str]:
             "`pip install aiohttp`."
         ) from None
     return files, str(root).rstrip("/")
+
+
+def _at_most(size: int) -> Any:
+    """Return what ends a transfer of more than ``size`` bytes: the disk has room for that much."""
+    import fsspec
+
+    class AtMost(fsspec.callbacks.Callback):
+        def relative_update(self, inc: int = 1) -> None:
+            self.value += inc
+            if self.value > size:
+                raise OSError(f"more than the {size:,} bytes came that its index says")
+
+    return AtMost()
 
 
 def _size(path: Path) -> int | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
 from fovea.data.checking import BadImage
-from fovea.data.images import UnreadableImage
 from fovea.data.index import cache_folder
 from fovea.data.module import ImageDataModule
 from fovea.data.sampling import EpochOrder
@@ -20,6 +19,7 @@ from fovea.data.shard_folder import LocalFolder, ShardFolder, open_folder
 from fovea.data.shard_index import Rows, ShardIndex, StoredFile, read_rows
 from fovea.data.sources import EncodedSource
 from fovea.data.splits import SPLITS, Found, Split
+from fovea.data.storage import read_again
 from fovea.errors import FoveaError
 from fovea.types import Preprocessing
 
@@ -54,26 +54,26 @@ class ShardSource(EncodedSource):
         """Return the image as it is stored.
 
         Raises:
-            UnreadableImage: the disk cannot read this part.
-            FoveaError: the shard is gone or cut short.
+            FoveaError: the shard is gone, cannot be read, or is cut short.
         """
         place, offset, size = self.places.numpy()[number].tolist()
         shard = self.shards[place]
         try:
-            file = _opened(self.folder, shard)
             # Reads at a place of its own, so that threads and forked workers may share the file.
-            data = os.pread(file.fileno(), size, offset)
-        except FileNotFoundError as error:
-            raise FoveaError(f"Shard {error.filename} is gone since the start") from None
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise UnreadableImage(self.path(number), reason) from error
+            data = os.pread(_opened(self.folder, shard).fileno(), size, offset)
+        except OSError as error:  # a shard is no image that could be left out
+            read = partial(self._read_anew, shard, size, offset)
+            data = read_again(read, f"{self.folder}/{shard.name}", error)
         if len(data) != size:
             raise FoveaError(
                 f"Shard {self.folder}/{shard.name} ends before image {self.relative_path(number)}: "
                 "it was cut short since the start"
             )
         return data
+
+    def _read_anew(self, shard: StoredFile, size: int, offset: int) -> bytes:
+        _opened.cache_clear()  # what is open may be of a server that has forgotten it
+        return os.pread(_opened(self.folder, shard).fileno(), size, offset)
 
 
 @lru_cache(maxsize=OPEN_SHARDS)

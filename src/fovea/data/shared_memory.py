@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import re
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+import torch
 
 from fovea.errors import FoveaError
 
@@ -44,6 +48,23 @@ _WHAT_TO_DO = {
 }
 _WHAT_TO_DO["Aborted"] = _WHAT_TO_DO["Segmentation fault"]
 _OTHERWISE = "data.num_workers=0 loads in the training process and shows the error itself."
+
+
+@cache
+def has_shared_memory() -> bool:
+    """Return whether workers can be had; where not, a warning says what to do about it."""
+    try:
+        multiprocessing.Lock()
+        torch.empty(1).share_memory_()
+    except (OSError, RuntimeError) as error:
+        logger.warning(
+            "%s can't be used (%s), so images are loaded in the training process, without workers, "
+            "which is slower. Containers get shared memory by docker run --shm-size=8g, or "
+            "--ipc=host.",
+            *(SHARED_MEMORY, error),
+        )
+        return False
+    return True
 
 
 def check_shared_memory(

@@ -27,6 +27,9 @@ class BatchSlots:
     Args:
         num_workers: of the loader.
         shape: (B, H, W, C) of a batch.
+
+    Attributes:
+        key: by which a `FilledSlot` finds it again in the main process.
     """
 
     def __init__(self, num_workers: int, shape: tuple[int, int, int, int]) -> None:
@@ -37,7 +40,8 @@ class BatchSlots:
         everything = np.frombuffer(memory, dtype=np.uint8)
         self._pixels = everything[: count * size].reshape(count, *shape)
         self._taken = everything[count * size :]
-        _ALL[id(self)] = self
+        self.key = id(self)
+        _ALL[self.key] = self
 
     def take(self, worker: int) -> int | None:
         """Return a free place of ``worker``, which calls this, or None."""
@@ -48,19 +52,16 @@ class BatchSlots:
                 return slot
         return None
 
-    def fill(self, slot: int, images: list[Tensor]) -> FilledSlot:
-        """Write (C, H, W) uint8 images and return what stands for them on the way."""
-        batch = torch.from_numpy(self._pixels[slot])
-        for place, image in zip(batch, images, strict=False):
-            place.copy_(image.permute(1, 2, 0))
-        return FilledSlot(id(self), slot, len(images))
+    def pixels(self, slot: int, count: int) -> Tensor:
+        """Return the first images of a place, (count, C, H, W) uint8, channels_last, to write."""
+        return torch.from_numpy(self._pixels[slot][:count]).permute(0, 3, 1, 2)
 
     def release(self, slot: int) -> None:
         """Let the worker use the place again."""
         self._taken[slot] = 0
 
     def images(self, slot: int, count: int) -> Tensor:
-        """Return the batch (B, C, H, W) uint8, channels_last; the place is free when it is gone."""
+        """Return the batch (count, C, H, W), as `pixels`; the place is free when it is gone."""
         pixels = self._pixels[slot][:count]
         # The tensor's memory keeps this array, and so does that of each view of it.
         weakref.finalize(pixels, self.release, slot)

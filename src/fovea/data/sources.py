@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -76,7 +77,7 @@ class EncodedSource(ABC):
 
     def open(self, number: int, channels: int, decode: Decode = "auto") -> Picture:
         """Return the image with its header read."""
-        return open_picture(self.encoded(number), self.path(number), channels, decode)
+        return open_picture(self.encoded(number), partial(self.path, number), channels, decode)
 
 
 class FileSource(EncodedSource):
@@ -100,7 +101,7 @@ class FileSource(EncodedSource):
 
     def encoded(self, number: int) -> bytes:
         """Return the file's content."""
-        return read_file(self.path(number))
+        return read_file(self.path(number), self.root)
 
 
 class MemorySource:

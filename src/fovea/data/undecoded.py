@@ -70,7 +70,8 @@ def undecoded(picture: Picture, view: PartView, seed: int) -> EncodedPart | Tens
     """Return the part of ``picture`` that ``view`` wants; decoded where nvJPEG would not do."""
     if isinstance(picture, JpegPicture) and picture.turn == 1 and picture.channels == 3:
         box = view.box(picture.height, picture.width, seed)
-        return EncodedPart(picture.data, box, picture.name)
+        name = picture.name if isinstance(picture.name, str) else picture.name()
+        return EncodedPart(picture.data, box, name)
     return view(picture, seed)
 
 
