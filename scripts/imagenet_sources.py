@@ -12,6 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from imagenet_archives import (
+    PreparationError,
+    is_picture,
+    is_plain,
+    member_bytes,
+    members,
+    opened,
+)
 from scipy.io import loadmat
 
 # Names and sums as published with the challenge; torchvision checks the same (its
@@ -27,12 +35,7 @@ PUBLISHED_MD5 = {
 VAL_CSV = "LOC_val_solution.csv"
 
 WNID = re.compile(r"n\d{8}")
-_IMAGE = re.compile(r"[\w-]+\.(JPEG|jpeg|JPG|jpg)")
 _LAYOUTS = ("", "ILSVRC", "Data/CLS-LOC", "ILSVRC/Data/CLS-LOC")
-
-
-class PreparationError(Exception):
-    """What the user can mend: printed as it is."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,10 @@ class Source:
         if strange:
             raise PreparationError(f"{folder / strange[0]} is not named like a wnid (n01440764)")
         for wnid in names:
-            files = [file for file in sorted((folder / wnid).iterdir()) if _is_picture(file.name)]
+            files = [file for file in sorted((folder / wnid).iterdir()) if is_picture(file.name)]
             size = sum(file.stat().st_size for file in files)
             yield Group(wnid, size, False, partial(_class_pictures, files, wnid))
-        flat = sorted(file for file in folder.iterdir() if _is_picture(file.name))
+        flat = sorted(file for file in folder.iterdir() if is_picture(file.name))
         if flat:
             wnid_of = self.val_labels()
             size = sum(file.stat().st_size for file in flat)
@@ -135,8 +138,8 @@ class Source:
     def _val_group(self, archive: Path) -> Group:
         def pictures() -> Iterator[Picture]:
             wnid_of = self.val_labels()
-            with tarfile.open(archive) as tar:
-                for member in _members(tar, archive.name):
+            with opened(archive) as tar:
+                for member in members(tar, archive.name):
                     wnid = _label(wnid_of, member.name)
                     yield _of_member(tar, member, wnid)
 
@@ -150,8 +153,8 @@ class Source:
         archive, folder = self.archives.get(DEVKIT_ARCHIVE), self._find("ILSVRC2012_devkit_t12")
         table = self._find(VAL_CSV, above=True)
         if archive is not None:
-            with tarfile.open(archive) as tar:
-                return _devkit_labels(lambda name: _member_bytes(tar, name))
+            with opened(archive, "r:gz") as tar:
+                return _devkit_labels(lambda name: member_bytes(tar, name))
         if folder is not None:
             return _devkit_labels(lambda name: (folder.parent / name).read_bytes())
         if table is not None:
@@ -160,10 +163,6 @@ class Source:
             "the classes of the val images are not known: looked for "
             f"{DEVKIT_ARCHIVE} and {VAL_CSV} in {self._looked_in()}. Put one of them there."
         )
-
-
-def _is_picture(name: str) -> bool:
-    return _IMAGE.fullmatch(name) is not None
 
 
 def _of_file(file: Path, wnid: str) -> Picture:
@@ -194,37 +193,21 @@ def _label(wnid_of: dict[str, str], name: str) -> str:
 
 
 def _train_groups(archive: Path) -> Iterator[Group]:
-    with tarfile.open(archive) as tar:
+    with opened(archive) as tar:
         inner = [member for member in tar if not member.isdir()]
     for member in inner:
         wnid, _, suffix = member.name.removeprefix("./").partition(".")
-        if not (member.isreg() and WNID.fullmatch(wnid) and suffix == "tar"):
+        if not (is_plain(member) and WNID.fullmatch(wnid) and suffix == "tar"):
             raise PreparationError(f"refused: {archive.name} holds {member.name!r}, not <wnid>.tar")
         pictures = partial(_train_pictures, archive, member, wnid)
         yield Group(wnid, member.size, True, pictures)
 
 
 def _train_pictures(archive: Path, member: tarfile.TarInfo, wnid: str) -> Iterator[Picture]:
-    with tarfile.open(archive) as outer, tarfile.open(fileobj=outer.extractfile(member)) as tar:
-        for image in _members(tar, f"{archive.name}/{member.name}"):
+    name = f"{member.name} in {archive}"
+    with opened(archive) as outer, opened(name, file=outer.extractfile(member)) as tar:
+        for image in members(tar, f"{archive.name}/{member.name}"):
             yield _of_member(tar, image, wnid)
-
-
-def _members(tar: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
-    """Yield the images of a flat archive; anything else but the folder itself is refused."""
-    for member in tar:
-        member.name = member.name.removeprefix("./")
-        if member.isdir() and member.name in ("", "."):
-            continue
-        if not (member.isreg() and _is_picture(member.name)):
-            raise PreparationError(f"refused: {where} holds {member.name!r}, no plain image")
-        yield member
-
-
-def _member_bytes(tar: tarfile.TarFile, name: str) -> bytes:
-    stream = tar.extractfile(name)
-    assert stream is not None
-    return stream.read()
 
 
 def _devkit_labels(read: Callable[[str], bytes]) -> dict[str, str]:

@@ -78,7 +78,9 @@ class Job:
     @property
     def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Images (N, 32, 32, 3) and labels (N,) of the part ``small``."""
-        return np.load(self.images / "images.npy"), np.load(self.images / "labels.npy")
+        names = ("images.npy", "labels.npy")
+        images, labels = (np.load(self.images / name, allow_pickle=False) for name in names)
+        return images, labels
 
     @property
     def packed(self) -> Path:

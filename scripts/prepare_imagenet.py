@@ -19,10 +19,10 @@ import json
 import os
 import shutil
 import sys
-import tarfile
 from pathlib import Path
 
-from imagenet_sources import PUBLISHED_MD5, WNID, Group, Picture, PreparationError, Source
+from imagenet_archives import PreparationError
+from imagenet_sources import PUBLISHED_MD5, WNID, Group, Picture, Source
 from tqdm import tqdm
 
 TRAIN, VAL, CLASSES = 1_281_167, 50_000, 1000
@@ -55,8 +55,6 @@ def main() -> int:
         prepare(options)
     except PreparationError as error:
         return failed(str(error))
-    except tarfile.TarError as error:
-        return failed(f"an archive is cut off or damaged ({error}): fetch it again")
     except OSError as error:
         return failed(f"{error.filename or options.target}: {error.strerror or error}")
     except KeyboardInterrupt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from torch import Tensor, nn
 
@@ -18,6 +18,8 @@ from fovea.data import EvaluationView, to_tensor
 from fovea.data.decoding import Picture, TensorPicture, open_file
 from fovea.errors import FoveaError
 from fovea.experiment import build_model
+from fovea.models.checkpoint import read_checkpoint as read_file
+from fovea.safety import targets
 from fovea.types import Preprocessing
 
 
@@ -47,44 +49,41 @@ class Checkpoint:
     splits: dict[str, str]
 
 
-def read_checkpoint(reference: str | Path) -> Checkpoint:
+def read_checkpoint(reference: str | Path, which: str = "best") -> Checkpoint:
     """Return the content of the checkpoint that ``reference`` (a run folder or a file) names.
 
+    Args:
+        reference: a checkpoint, or a run folder.
+        which: "best" or "last", of a run folder; see `run_folder.whole_checkpoint`.
+
     Raises:
-        FoveaError: no such file, cut off, holding code, or not made by fovea.
+        FoveaError: no such file, damaged, holding code, or not made by fovea.
     """
-    path = run_folder.checkpoint(reference)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise FoveaError(
-            f"{path} holds Python objects, which could run code when loaded: refused. A checkpoint "
-            "of fovea's holds none; take weights from elsewhere as .safetensors or a state_dict."
-        ) from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise FoveaError(
-            f"{path} can't be read; it was probably cut off while being written "
-            f"({str(error).splitlines()[0]}). Other checkpoints of the run: "
-            f"{', '.join(p.name for p in path.parent.glob('*.ckpt') if p != path) or 'none'}"
-        ) from None
-    record = content.get("fovea") if isinstance(content, dict) else None
+    path = run_folder.whole_checkpoint(reference, which)
+    content = read_file(path)
+    record = content.get("fovea")
     if not record:
         raise FoveaError(
             f"{path} was not made by fovea's train command. To evaluate or fine-tune weights from "
             f"elsewhere: model=<name> model.weights={path}"
         )
-    config = OmegaConf.create(record["config"])
-    assert isinstance(config, DictConfig)
-    return Checkpoint(
-        path=path,
-        config=config,
-        preprocessing=Preprocessing.from_dict(record["preprocessing"]),
-        class_names=list(record["class_names"]),
-        weights=content["state_dict"],
-        epoch=content["epoch"] + 1,
-        global_step=content["global_step"],
-        splits=dict(record["splits"]),
-    )
+    try:
+        targets.check_stored(record["config"], str(path))
+        return Checkpoint(
+            path=path,
+            config=OmegaConf.create(dict(record["config"])),
+            preprocessing=Preprocessing.from_dict(record["preprocessing"]),
+            class_names=[str(name) for name in record["class_names"]],
+            weights=dict(content["state_dict"]),
+            epoch=int(content["epoch"]) + 1,
+            global_step=int(content["global_step"]),
+            splits=dict(record["splits"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OmegaConfBaseException) as error:
+        raise FoveaError(
+            f"{path} is not as fovea's train command leaves a checkpoint "
+            f"({type(error).__name__}: {error}), and is not used."
+        ) from error
 
 
 class Classifier(nn.Module):
@@ -149,8 +148,18 @@ class Classifier(nn.Module):
         ]
 
 
-def load(run_or_checkpoint: str | Path, device: str | torch.device = "cpu") -> Classifier:
+def load(
+    run_or_checkpoint: str | Path,
+    device: str | torch.device = "cpu",
+    allow_targets: Sequence[str] = (),
+) -> Classifier:
     """Return the network of a run folder (its best checkpoint) or of one checkpoint, in eval mode.
+
+    Args:
+        run_or_checkpoint: path.
+        device: to put it on.
+        allow_targets: packages of your own that the run's network is made of; the checkpoint can't
+            name others than these and fovea's.
 
     Example::
 
@@ -161,8 +170,9 @@ def load(run_or_checkpoint: str | Path, device: str | torch.device = "cpu") -> C
     Raises:
         FoveaError: no such run, or a file that is broken, unsafe or not fovea's.
     """
-    checkpoint = read_checkpoint(run_or_checkpoint)
-    backbone, head, _ = restore_model(checkpoint)
+    with targets.allowing(allow_targets):
+        checkpoint = read_checkpoint(run_or_checkpoint)
+        backbone, head, _ = restore_model(checkpoint)
     model = Classifier(backbone, head, checkpoint.preprocessing, checkpoint.class_names)
     return model.to(device)
 
@@ -170,7 +180,10 @@ def load(run_or_checkpoint: str | Path, device: str | torch.device = "cpu") -> C
 def restore_model(checkpoint: Checkpoint) -> tuple[Any, nn.Module, list[tuple[str, str]]]:
     """Return backbone and head with the weights of ``checkpoint``, and rows for the summary."""
     shape, names = checkpoint.preprocessing.image_shape, checkpoint.class_names
-    backbone, head, rows = build_model(checkpoint.config.model, shape, names, load=False)
+    try:
+        backbone, head, rows = build_model(checkpoint.config.model, shape, names, load=False)
+    except (OmegaConfBaseException, AttributeError) as error:
+        raise FoveaError(f"{checkpoint.path} does not say which model it is of: {error}") from error
     pair = nn.ModuleDict({"backbone": backbone, "head": head})
     own = {k: v for k, v in checkpoint.weights.items() if k.startswith(("backbone.", "head."))}
     try:

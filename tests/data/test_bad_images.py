@@ -124,8 +124,8 @@ def test_a_run_goes_on_and_lists_each_file_once(root, caplog, mode, warned):
         fit(data)
     expected = [
         (str(root / "train/dark/11.png"), "the file is empty (0 bytes)"),
-        (str(root / "train/light/03.png"), "not an image in any format Pillow knows"),
-        (str(root / "train/light/04.png"), "not an image in any format Pillow knows"),
+        (str(root / "train/light/03.png"), "not an image in any format Pillow may read here"),
+        (str(root / "train/light/04.png"), "not an image in any format Pillow may read here"),
         (str(root / "val/light/01.png"), "the file is empty (0 bytes)"),
     ]
     assert data.bad_images() == expected

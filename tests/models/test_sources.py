@@ -138,7 +138,7 @@ def _plain_pickle(path):
     [
         (_whole_module, "without running code"),
         (_torchscript, r"torch\.jit\.load"),
-        (_cut_short, "cut short"),
+        (_cut_short, "cut off"),
         (_plain_pickle, "not a readable"),
         (
             lambda path: path.write_text("version https://git-lfs"),

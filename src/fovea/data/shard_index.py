@@ -17,14 +17,15 @@ and it brings some 50 MB of cloud clients.
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from fovea.errors import FoveaError
@@ -55,6 +56,16 @@ class StoredFile(NamedTuple):
         return cls(path.name, path.stat().st_size, digest.hexdigest())
 
 
+def _plain_name(file: StoredFile) -> StoredFile:
+    # It is joined to a folder, where the file is opened, or written when it is fetched.
+    if not re.fullmatch(r"[\w-][\w.-]*", file.name) or file.size < 0:
+        raise ValueError(f"{file.name!r} is not the plain name of a file")
+    return file
+
+
+PlainFile = Annotated[StoredFile, AfterValidator(_plain_name)]
+
+
 class ShardedSplit(BaseModel):
     """The files of one split.
 
@@ -65,8 +76,8 @@ class ShardedSplit(BaseModel):
     """
 
     images: int
-    rows: StoredFile
-    shards: list[StoredFile]
+    rows: PlainFile
+    shards: list[PlainFile]
 
 
 class ShardIndex(BaseModel):
@@ -173,10 +184,12 @@ def read_rows(path: Path, split: ShardedSplit, num_classes: int) -> Rows:
     try:
         if StoredFile.of(path) != split.rows:
             raise ValueError("its checksum is another")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in _entries(path)):
+            raise ValueError("it is packed, and could unpack to any size")
         with np.load(path, allow_pickle=False) as arrays:
             rows = Rows(*(torch.from_numpy(arrays[name]) for name in Rows._fields))
         _check(rows, split, num_classes)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged or forged archive raises anything
         raise FoveaError(
             f"{path} does not belong to the {INDEX_FILE} beside it ({error}). Copy both again from "
             "where they came from, or make them anew by the scripts/prepare_shards.py command that "
@@ -185,8 +198,20 @@ def read_rows(path: Path, split: ShardedSplit, num_classes: int) -> Rows:
     return rows
 
 
+def _entries(path: Path) -> list[zipfile.ZipInfo]:
+    with zipfile.ZipFile(path) as archive:
+        return archive.infolist()
+
+
 def _check(rows: Rows, split: ShardedSplit, num_classes: int) -> None:
     """Raise ValueError for places, labels and paths that cannot be."""
+    wanted = {"places": (torch.int64, 2), "labels": (torch.int64, 1), "paths": (torch.uint8, 2)}
+    for name, (dtype, dims) in wanted.items():
+        tensor = getattr(rows, name)
+        if tensor.dtype != dtype or tensor.dim() != dims:
+            raise ValueError(f"its {name} are of another kind")
+    if rows.places.shape[1] != 3:
+        raise ValueError("its places are of another kind")
     if not len(rows.places) == len(rows.labels) == len(rows.paths) == split.images > 0:
         raise ValueError(f"it lists {len(rows.labels)} images, not {split.images}")
     if int(rows.labels.min()) < 0 or int(rows.labels.max()) >= num_classes:

@@ -5,12 +5,13 @@ from fovea.evaluation.curves import plot_learning_curves
 from fovea.evaluation.metrics import ClassificationMetrics
 from fovea.evaluation.mistakes import plot_mistakes
 from fovea.evaluation.predictions import PredictionCollector, Predictions
-from fovea.evaluation.report import write_report
+from fovea.evaluation.report import as_cell, write_report
 
 __all__ = [
     "ClassificationMetrics",
     "PredictionCollector",
     "Predictions",
+    "as_cell",
     "plot_confusion_matrix",
     "plot_learning_curves",
     "plot_mistakes",

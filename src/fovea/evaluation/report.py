@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,22 @@ def write_report(
         "predictions": predictions_table(predictions, names, path_of),
     }
     for name, table in tables.items():  # a path may hold bytes that are no text
-        table.to_csv(files[name], index=False, errors="backslashreplace")
+        cells = table.map(lambda value: as_cell(value) if isinstance(value, str) else value)
+        cells.to_csv(files[name], index=False, errors="backslashreplace")
     plot_confusion_matrix(predictions, names, files["confusion_matrix"])
     plot_mistakes(predictions, images_of, path_of, names, files["mistakes"], count)
     return files
+
+
+def as_cell(text: str) -> str:
+    """Return ``text`` for a cell of a table, with ``'`` in front of what a spreadsheet would run.
+
+    A class called ``=HYPERLINK(…)`` is a formula to it. Numbers such as "-1" stay as they are.
+
+    Source: OWASP, "CSV Injection".
+    """
+    number = re.fullmatch(r"[+-]?\d+(\.\d+)?", text)
+    return f"'{text}" if text[:1] in tuple("=+-@\t\r") and text and not number else text
 
 
 def summarize(predictions: Predictions) -> dict[str, Any]:

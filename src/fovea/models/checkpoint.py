@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import pickle
 import re
+import shlex
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from fovea.errors import FoveaError
@@ -65,11 +64,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        with torch.serialization.safe_globals(_HARMLESS):
-            lazy = zipfile.is_zipfile(path)
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, SafetensorError) as error:
+            return dict(load_file(path) if _is_text(path) else load(path.read_bytes()))
+        with torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file:
+            lazy = zipfile.is_zipfile(path) and _is_text(path)
+            source = path if lazy else file
+            content = torch.load(source, map_location="cpu", weights_only=True, mmap=lazy)
+    except Exception as error:  # a damaged or forged file raises anything: KeyError, MemoryError
         raise FoveaError(_unreadable(path, error)) from error
     if not isinstance(content, Mapping):
         raise FoveaError(
@@ -79,28 +79,46 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def _is_text(path: Path) -> bool:
+    """Return whether all bytes of the path's name are UTF-8, as code outside of Python needs it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _unreadable(path: Path, error: Exception) -> str:
     """Return why ``path`` could not be read and what to do."""
     text = str(error)
+    name = repr(str(path))  # in Python; quoted for the shell, where `$(…)` in a name would run
     if code := re.search(r"unsupported global:?\s+(?:GLOBAL\s+)?(\S+)", text, re.IGNORECASE):
+        saving = (
+            f"import torch; c = torch.load({name}, weights_only=False); torch.save(c['state_dict'] "
+            "if isinstance(c, dict) else c.state_dict(), 'weights.pth')"
+        )
         return (
             f"{path} holds '{code[1]}' and cannot be read without running code that it brings "
             "along, which is refused: it may do anything. If you trust its origin, save the "
-            f"tensors alone: python -c \"import torch; c = torch.load('{path}', "
-            "weights_only=False); torch.save(c['state_dict'] if isinstance(c, dict) else "
-            "c.state_dict(), 'weights.pth')\""
+            f"tensors alone: python -c {shlex.quote(saving)}"
         )
     if "TorchScript" in text:
+        saving = f"import torch; torch.save(torch.jit.load({name}).state_dict(), 'weights.pth')"
         return (
-            f'{path} is a TorchScript archive. Save its tensors alone: python -c "import torch; '
-            f"torch.save(torch.jit.load('{path}').state_dict(), 'weights.pth')\""
+            f"{path} is a TorchScript archive. Save its tensors alone, if you trust its origin: "
+            f"python -c {shlex.quote(saving)}"
+        )
+    if "legacy .tar" in text:
+        return (
+            f"{path} is in torch's format of before 2017, which can't be read without running code "
+            "that it brings along: refused. Take the weights as .safetensors or a state_dict."
         )
     # what torch says about other pickles is advice to load them unsafely
     reason = "" if not text or "weights_only" in text else f" ({text.splitlines()[0][:200]})"
     return (
         f"{path}, {path.stat().st_size} bytes, is not a readable checkpoint{reason}. It may be cut "
-        "short, or a web page or pointer in place of the weights: fetch it again and compare its "
-        "size."
+        "off, a pickle that would run code, or a web page or pointer in place of the weights: "
+        "fetch it again and compare its size."
     )
 
 

@@ -1,0 +1,1 @@
+"""Configurations and files from elsewhere run no code; records hold no secrets."""
