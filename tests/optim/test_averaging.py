@@ -149,3 +149,34 @@ def test_a_checkpoint_saved_while_validating_holds_each_weights_in_its_place(
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(FoveaError, match=message):
         AveragedWeights(**settings)
+
+
+class SaveAtTheEnd(lightning.Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("average_first", [True, False])
+def test_a_checkpoint_of_the_end_goes_on_from_the_weights_that_were_trained(
+    tmp_path: Path, average_first: bool
+) -> None:
+    whole, cut = Regression(), Regression()
+    trainer(tmp_path, AveragedWeights(decay=0.5), max_epochs=4).fit(whole, data(), data())
+    end = tmp_path / "end.ckpt"
+    callbacks = [AveragedWeights(decay=0.5), SaveAtTheEnd(end)]
+    short = trainer(tmp_path, *(callbacks if average_first else callbacks[::-1]))
+    short.fit(cut, data(), data())
+    averaged = torch.load(end, weights_only=True)["state_dict"]
+    for name, value in cut.state_dict().items():
+        assert torch.equal(averaged[name], value), "the module has the average after fitting"
+    longer = Regression()
+    trainer(tmp_path, AveragedWeights(decay=0.5), max_epochs=4).fit(
+        longer, data(), data(), ckpt_path=end
+    )
+    for mine, theirs in zip(longer.trained[-1].values(), whole.trained[-1].values(), strict=True):
+        assert torch.equal(mine, theirs)

@@ -68,6 +68,19 @@ class AveragedWeights(WeightAveraging):
             self._average_model = None
         super().setup(trainer, pl_module, stage)
 
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Update the average where it is due, but not after a step that was left out."""
+        if getattr(pl_module, "step_left_out", False):
+            self._latest_update_step = trainer.global_step
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
     def on_save_checkpoint(
         self,
         trainer: lightning.Trainer,
@@ -76,12 +89,18 @@ class AveragedWeights(WeightAveraging):
     ) -> None:
         """Store averaged and current weights, each as what it is.
 
-        During validation the two have changed places, and a run may be interrupted there.
+        During validation and after training the two have changed places.
         """
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._swapped:
             average, current = checkpoint["current_model_state"], checkpoint["state_dict"]
             checkpoint["state_dict"], checkpoint["current_model_state"] = average, current
+
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Give the module the averaged weights, and keep its own for a checkpoint of the end."""
+        self._swap_models(pl_module)
 
     def on_load_checkpoint(
         self,

@@ -2,5 +2,8 @@
 
 from fovea.tasks.base import Task
 from fovea.tasks.classification import ClassificationTask
+from fovea.tasks.early_stopping import EarlyStopping
+from fovea.tasks.nonfinite import NonFiniteGuard
+from fovea.tasks.spikes import LossSpikes
 
-__all__ = ["ClassificationTask", "Task"]
+__all__ = ["ClassificationTask", "EarlyStopping", "LossSpikes", "NonFiniteGuard", "Task"]

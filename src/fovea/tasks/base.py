@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -26,8 +27,9 @@ from fovea.optim import (
     param_groups,
     restart_untouched_groups,
 )
-from fovea.tasks import replicas
-from fovea.tasks.step_loss import StepLoss
+from fovea.tasks import replicas, resuming
+from fovea.tasks.nonfinite import NonFiniteGuard
+from fovea.tasks.step_loss import StepLeftOut, StepLoss
 from fovea.types import Batch
 
 log = logging.getLogger(__name__)
@@ -55,11 +57,14 @@ class Task(lightning.LightningModule):
         seed: of dropout, stochastic depth and the like.
 
     Attributes:
+        step_loss: of the optimiser step that is being made.
+        step_left_out: whether the last optimiser step was not made, see `NonFiniteGuard`.
         test_split: which split the test loop goes through, and the name its scores are logged by.
         predictions: what the network said in the last test, None before it or without labels.
         class_names: of the predictions.
     """
 
+    step_left_out: bool = False
     test_split: str = "test"
     predictions: Predictions | None = None
     class_names: list[str]
@@ -91,7 +96,7 @@ class Task(lightning.LightningModule):
         self._frozen: BoundFreeze | None = None
         self._groups: list[dict[str, Any]] = []
         self._rates: LearningRates | None = None
-        self._step_loss = StepLoss()
+        self.step_loss = StepLoss()
 
     def metric_names(self) -> list[str]:
         """Return what the task logs and may be monitored; a subclass adds its own."""
@@ -137,6 +142,11 @@ class Task(lightning.LightningModule):
             rows += [(f"train, {span}", what) for span, what in self.freeze_table(max_epochs)]
         return rows
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Return a guard against losses that are no numbers, unless the trainer has one."""
+        present = any(isinstance(c, NonFiniteGuard) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if present else [NonFiniteGuard()]
+
     def setup(self, stage: str) -> None:
         """Convert, compile, and freeze what is frozen in epoch 0.
 
@@ -153,7 +163,8 @@ class Task(lightning.LightningModule):
             self._frozen = self._bind_freeze_schedule()
             self._groups = self._make_groups(self._frozen)
             replicas.set_trainable(self, self._frozen.trainable(0))
-            self._step_loss = StepLoss()
+            self.step_loss = StepLoss()
+            self.step_left_out = False
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimiser, with all parameters from the start, and its learning rates."""
@@ -176,14 +187,40 @@ class Task(lightning.LightningModule):
         assert isinstance(scheduler, LambdaLR)
         assert self._rates is not None
         self._rates.start(scheduler, *count_steps(self.trainer))
+        # Of a checkpoint made when a batch was at hand; Lightning would count that batch twice.
+        total = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        total.ready = total.started  # type: ignore[attr-defined]
+        replicas.sum_in_fixed_order(self.trainer.strategy)
         self._enter_epoch()
         self.train()
 
     def on_train_epoch_start(self) -> None:
         """Take up the state that belongs to the epoch that begins."""
         self._enter_epoch()
+
+    def epoch_scores(self) -> dict[str, Tensor]:
+        """Return what was counted in the training of this epoch by metric name; begin anew."""
+        return {}
+
+    def on_train_epoch_end(self) -> None:
+        """Log the scores of the epoch, and how many parameters trained in it."""
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
-        self.log_once("train/trainable_parameters", float(trainable))
+        scores = {name: float(score) for name, score in self.epoch_scores().items()}
+        scores["train/trainable_parameters"] = float(trainable)
+        for name, score in scores.items():
+            self.log_once(name, score, logger=False)
+        # At once: Lightning would do it after the checkpoints of this hook, which would then be
+        # checkpoints of an epoch whose row is not complete.
+        for logger in self.loggers:
+            logger.log_metrics({"epoch": self.current_epoch, **scores}, step=self.global_step - 1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what a run that goes on, perhaps on other devices, has to know."""
+        resuming.store_accumulation(checkpoint, self.trainer)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Fit the position in the data to the devices that the run goes on with."""
+        resuming.convert_progress(checkpoint, self.trainer)
 
     def train(self, mode: bool = True) -> Task:
         """Set the mode of all modules; frozen norms with running statistics stay in eval mode."""
@@ -201,31 +238,36 @@ class Task(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one micro-batch."""
         loss = self.training_loss(batch)
-        self._step_loss.add(loss)
+        self.step_loss.add(loss)
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then make the ranks agree on the running statistics, and log the step's loss."""
         assert self._rates is not None
         step = self.global_step
-        super().optimizer_step(*args, **kwargs)
-        restart_untouched_groups(self.trainer.optimizers[0])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            replicas.average_statistics(self)
-        loss = self._step_loss.reduce(self.trainer.strategy)
-        logs = (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        self._step_loss.stop_if_lost(loss, step, look=logs or self.trainer.is_last_batch)
+        self.step_left_out = False
+        try:
+            super().optimizer_step(*args, **kwargs)
+            restart_untouched_groups(self.trainer.optimizers[0])
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                replicas.average_statistics(self)
+        except StepLeftOut:
+            self.step_left_out = True
+            self._current_fx_name = "optimizer_step"  # of the hook that raised; `log` looks at it
+        loss = self.step_loss.reduce(self.trainer.strategy)
         lr = self._optimizer_setting("lr") * self._rates.factor(step)
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
         self.log("train/lr", lr, on_step=True, on_epoch=False)
 
-    def log_once(self, name: str, value: Tensor | float, prog_bar: bool = False) -> None:
+    def log_once(
+        self, name: str, value: Tensor | float, prog_bar: bool = False, logger: bool = True
+    ) -> None:
         """Log a number of an epoch that all ranks hold already, without changing one bit of it."""
         value = torch.as_tensor(value, dtype=torch.float32, device=self.device)
         # Not a mean over ranks: that of three equal values may differ in the last place.
         self.log(
             name, value, on_step=False, on_epoch=True, sync_dist=True, reduce_fx="max",
-            batch_size=1, prog_bar=prog_bar,
+            batch_size=1, prog_bar=prog_bar, logger=logger,
         )  # fmt: skip
 
     def _bind_freeze_schedule(self) -> BoundFreeze:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -91,13 +91,26 @@ class ClassificationTask(Task):
         losses: Tensor = self.loss(logits, batch.labels, batch.targets)
         return losses.mean()
 
-    def on_train_epoch_end(self) -> None:
-        """Log the share of right predictions while the epoch was being learned."""
+    def epoch_scores(self) -> dict[str, Tensor]:
+        """Return the share of right predictions while the epoch was being learned."""
+        scores = {}
         if self._seen:
-            hits = torch.as_tensor(self._hits, device=self.device)
-            total = self.trainer.strategy.reduce(hits, reduce_op="sum")
-            self.log_once("train/top1", total / (self._seen * self.trainer.world_size))
+            scores["train/top1"] = self._all_hits() / (self._seen * self.trainer.world_size)
         self._hits, self._seen = 0, 0
+        return scores
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what was counted in the running epoch, of all ranks: they all come here."""
+        super().on_save_checkpoint(checkpoint)
+        seen = self._seen * self.trainer.world_size
+        checkpoint["train_top1"] = {"hits": int(self._all_hits()), "seen": seen}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting; rank zero has the hits of all, however many ranks there were."""
+        super().on_load_checkpoint(checkpoint)
+        counted = checkpoint["train_top1"]
+        self._hits = counted["hits"] if self.global_rank == 0 else 0
+        self._seen = counted["seen"] // self.trainer.world_size
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch; entries with an index below 0 do not count."""
@@ -128,6 +141,13 @@ class ClassificationTask(Task):
     ) -> list[tuple[str, str]]:
         """Return rows (what, how) for the summary of a run."""
         return [("loss", self.loss.describe()), *super().describe(max_epochs, steps_per_epoch)]
+
+    def _all_hits(self) -> Tensor:
+        """Return the number of right predictions in the running epoch, over all ranks."""
+        hits = torch.as_tensor(self._hits, device=self.device)
+        total = self.trainer.strategy.reduce(hits.clone(), reduce_op="sum")  # reduces in place
+        assert isinstance(total, Tensor)
+        return total
 
     def _count(self, metrics: ClassificationMetrics, batch: Batch) -> Tensor:
         logits: Tensor = self(batch.images)

@@ -31,6 +31,28 @@ def rewrap(trainer: lightning.Trainer) -> None:
         strategy.model = trainer.lightning_module
         gc.collect()  # the old reducer's hooks on the parameters go when it goes, not before
         strategy.configure_ddp()
+        sum_in_fixed_order(strategy)
+
+
+def sum_in_fixed_order(strategy: Strategy) -> None:
+    """Let a new wrapper on CPUs add up gradients in an order that never depends on its age.
+
+    In a wrapper's first step DDP reduces all gradients as one array, from then on in groups. Of
+    more than two numbers, a number's place in its array decides in which order the ranks' are
+    added: the first step after a resume would be rounded differently than in the uncut run.
+    """
+    model = strategy.model
+    if isinstance(model, DistributedDataParallel) and strategy.root_device.type == "cpu":
+        # A lambda, since DDP does not understand annotations that are text.
+        model.register_comm_hook(None, lambda _, bucket: _average_each(bucket))
+
+
+def _average_each(bucket: torch.distributed.GradBucket) -> torch.futures.Future[Tensor]:
+    """Return the mean over all ranks of the gradients in ``bucket``, each reduced by itself."""
+    average = bucket.buffer().div_(torch.distributed.get_world_size())
+    sums = [torch.distributed.all_reduce(part, async_op=True) for part in bucket.gradients()]
+    done = torch.futures.collect_all([work.get_future() for work in sums])
+    return done.then(lambda _: average)
 
 
 def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

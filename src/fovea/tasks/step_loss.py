@@ -6,49 +6,50 @@ import torch
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
-from fovea.errors import FoveaError
+
+class StepLeftOut(Exception):  # noqa: N818 - no error: the step ends early
+    """Raised between the backward pass and the update: the optimiser must not move anything."""
 
 
 class StepLoss:
-    """Collects the losses of micro-batches, and stops a run whose loss is no longer a number."""
+    """Collects the losses of an optimiser step's micro-batches."""
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []
-        self._first_bad_step: Tensor | None = None
+        self._reduced: Tensor | None = None
+        self._faulty: Tensor | None = None
 
     def add(self, loss: Tensor) -> None:
-        """Take the mean loss of one micro-batch."""
+        """Take the mean loss of one micro-batch; after `reduce` it is the first of a new step."""
+        if self._reduced is not None:
+            self._losses, self._reduced, self._faulty = [], None, None
         self._losses.append(loss.detach())
 
+    def of_micro_batches(self) -> Tensor:
+        """Return the losses of this rank's micro-batches, (micro-batches,)."""
+        return torch.stack(self._losses)
+
+    def note_fault(self, faulty: Tensor) -> None:
+        """Take whether this rank's gradients are no numbers, a bool scalar: before `reduce`."""
+        self._faulty = faulty
+
     def reduce(self, strategy: Strategy) -> Tensor:
-        """Return the mean over the global batch, equal on all ranks, and begin the next step.
+        """Return the mean over the global batch, equal on all ranks.
 
-        All micro-batches are of one size, so it is the mean of their means.
+        All micro-batches are of one size, so it is the mean of their means. The ranks exchange it
+        once a step, however often it is asked for.
         """
-        mean = torch.stack(self._losses).mean()
-        self._losses.clear()
-        reduced = strategy.reduce(mean, reduce_op="mean")
-        assert isinstance(reduced, Tensor)
-        return reduced
+        if self._reduced is None:
+            mean = self.of_micro_batches().mean()
+            faulty = torch.zeros_like(mean) if self._faulty is None else self._faulty.to(mean)
+            reduced = strategy.reduce(torch.stack([mean, faulty]), reduce_op="mean")
+            assert isinstance(reduced, Tensor)
+            self._reduced, share = reduced.unbind()
+            self._faulty = (share > 0) | ~self._reduced.isfinite()
+        return self._reduced
 
-    def stop_if_lost(self, loss: Tensor, step: int, look: bool) -> None:
-        """Stop the run if the loss of ``step``, or of one before it, was not finite.
-
-        Args:
-            loss: as `reduce` gave it, so that all ranks stop together.
-            step: optimiser step from 0.
-            look: whether to read the result off the device, for which a GPU has to be waited for.
-
-        Raises:
-            FoveaError: names the first such step.
-        """
-        if self._first_bad_step is None:
-            self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=loss.device)
-        bad = ~loss.isfinite() & (self._first_bad_step < 0)
-        self._first_bad_step = torch.where(bad, step, self._first_bad_step)
-        if (look or loss.device.type == "cpu") and int(self._first_bad_step) >= 0:
-            raise FoveaError(
-                f"The training loss became NaN or infinite at step {int(self._first_bad_step)}. "
-                "Try a lower optimizer.lr, a longer scheduler.warmup_epochs, or "
-                "trainer.gradient_clip_val=1."
-            )
+    def faulty(self, strategy: Strategy) -> Tensor:
+        """Return whether loss or gradients are no numbers on any rank, a bool scalar."""
+        self.reduce(strategy)
+        assert self._faulty is not None
+        return self._faulty
