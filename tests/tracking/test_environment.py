@@ -5,8 +5,9 @@ from importlib.metadata import version
 
 import pytest
 
+from fovea.safety.redaction import redact_command
 from fovea.tracking import environment_record
-from fovea.tracking.environment import git_state, mask_secrets
+from fovea.tracking.environment import git_state
 
 
 def test_record_is_plain_json_and_names_versions_and_hardware() -> None:
@@ -33,7 +34,7 @@ def test_record_is_plain_json_and_names_versions_and_hardware() -> None:
     ],
 )
 def test_secrets_do_not_reach_the_record(words, expected) -> None:
-    assert mask_secrets(words) == expected
+    assert redact_command(words) == expected
 
 
 def git(folder, *arguments) -> str:

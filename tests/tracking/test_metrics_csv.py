@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from fovea.tracking import MetricsCSV
+from fovea.tracking import MetricsCSV, last_values
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -96,6 +96,22 @@ def test_a_line_cut_in_the_writing_is_dropped_on_resume(tmp_path) -> None:
     path.write_text(path.read_text()[:-5])
     MetricsCSV(tmp_path, resume_step=100).log_metrics({"loss": 9.0}, step=100)
     assert [row["step"] for row in rows(tmp_path)] == ["0", "1", "2", "3", "100"]
+
+
+def test_a_number_cut_in_the_writing_is_not_taken_for_another_number(tmp_path) -> None:
+    fill(tmp_path, range(3))
+    path = tmp_path / "metrics.csv"
+    path.write_text(path.read_text() + "0,3,12.7")  # as many cells as columns: was it 12.75?
+    MetricsCSV(tmp_path, resume_step=4).log_metrics({"loss": 4.0}, step=4)
+    assert [row["step"] for row in rows(tmp_path)] == ["0", "1", "2", "4"]
+
+
+def test_last_values_are_those_of_each_metric_wherever_it_was_logged_last(tmp_path) -> None:
+    table = MetricsCSV(tmp_path)
+    table.log_metrics({"a": 1.5, "epoch": 0}, step=0)
+    table.log_metrics({"a": 2.5, "b": float("inf"), "epoch": 0}, step=1)
+    table.log_metrics({"a": 3.5, "epoch": 1}, step=2)
+    assert last_values(tmp_path / "metrics.csv") == {"a": 3.5, "b": float("inf")}
 
 
 def test_other_ranks_write_nothing(tmp_path, monkeypatch) -> None:

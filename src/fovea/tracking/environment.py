@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,19 +15,12 @@ from typing import Any
 
 import torch
 
+from fovea.safety.redaction import redact_command
+
 PACKAGES = (
     "fovea", "torch", "torchvision", "lightning", "timm", "torchmetrics", "hydra-core", "wandb",
     "numpy", "pillow",
 )  # fmt: skip
-
-_SECRET_NAME = re.compile(
-    r"(^|[._/-])(api[_-]?key|access[_-]?key|token|passwo?r?d|passwd|secret|credentials?|auth)$",
-    re.I,
-)
-_SECRET_VALUE = re.compile(
-    r"\b(hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[abp]-|wandb_v\d_|AKIA)[\w-]{10,}"
-)
-_URL_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def environment_record(command: Sequence[str] | None = None) -> dict[str, Any]:
@@ -40,8 +32,8 @@ def environment_record(command: Sequence[str] | None = None) -> dict[str, Any]:
     """
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": mask_secrets(sys.orig_argv if command is None else command),
-        "folder": os.getcwd(),
+        "command": redact_command(sys.orig_argv if command is None else command),
+        "folder": _working_directory(),
         "git": git_state(Path(__file__).resolve().parent),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -54,23 +46,6 @@ def environment_record(command: Sequence[str] | None = None) -> dict[str, Any]:
         "mps": torch.backends.mps.is_available(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
-
-
-def mask_secrets(command: Sequence[str]) -> str:
-    """Return ``command`` as one line of shell, with the values of keys and passwords as ``***``."""
-    masked, hide_next = [], False
-    for word in command:
-        name, equals, _ = word.partition("=")
-        secret = bool(_SECRET_NAME.search(name.lstrip("-+~")))
-        if hide_next and not word.startswith("-"):
-            word = "***"
-        elif secret and equals:
-            word = f"{name}=***"
-        else:
-            word = _URL_PASSWORD.sub("***@", _SECRET_VALUE.sub("***", word))
-        masked.append(word)
-        hide_next = secret and not equals and name.startswith("-")
-    return " ".join(word if "***" in word else shlex.quote(word) for word in masked)
 
 
 def git_state(folder: Path) -> dict[str, Any]:
@@ -87,12 +62,25 @@ def git_state(folder: Path) -> dict[str, Any]:
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     """Return what git prints, or None if it fails, is absent or takes longer than 5 s."""
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, timeout=5, stdin=subprocess.DEVNULL, check=True
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=5,
+            stdin=subprocess.DEVNULL,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
+import time
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,14 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from fovea.machine.no_room import reason
+
 Row = dict[str, str]
+
+RETRY_S = 10.0
+"""After a write that failed: until the next try."""
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsCSV(Logger):
@@ -37,8 +47,11 @@ class MetricsCSV(Logger):
         self.path = Path(folder) / "metrics.csv"
         self.resume_step = resume_step
         self._columns: list[str] = []
+        self._temporary = self.path.with_suffix(".csv.tmp")
         self._last: Row = {}
         self._last_start = 0
+        self._waiting: list[tuple[int, Row]] = []
+        self._next_try = 0.0
 
     @property
     def name(self) -> str:
@@ -75,10 +88,43 @@ class MetricsCSV(Logger):
             step: 0-based optimiser step; None stands for that of the last row.
         """
         if step is None:
-            step = int(self._last.get("step", 0))
+            step = int(self._waiting[-1][0] if self._waiting else self._last.get("step", 0))
+        self._waiting.append((step, {name: _text(value) for name, value in metrics.items()}))
+        if time.monotonic() >= self._next_try:
+            self._write_waiting()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what a full disk has kept out so far, or say how much is lost."""
+        if self._waiting:
+            self._write_waiting()
+        if self._waiting:
+            logger.warning("%s lacks its last %d entries", self.path, len(self._waiting))
+
+    def _write_waiting(self) -> None:
+        try:
+            while self._waiting:
+                self._record(*self._waiting[0])
+                del self._waiting[0]
+        except OSError as error:
+            # Read anew at the next try: half a row may have been written.
+            self._columns = []
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+            if not self._next_try:
+                logger.warning(
+                    "%s can't be written: %s. Training goes on, and what comes is kept in memory "
+                    "until there is room.",
+                    *(self.path, reason(error, self.path)),
+                )
+            self._next_try = time.monotonic() + RETRY_S
+        else:
+            self._next_try = 0.0
+
+    def _record(self, step: int, values: Row) -> None:
         if not self._columns:
             self._start(step + 1 if self.resume_step is None else self.resume_step)
-        values = {name: _text(value) for name, value in metrics.items()}
+            self.resume_step = None
         same_step = self._last.get("step") == str(step)
         row = (self._last if same_step else {}) | {"step": str(step)} | values
         new_columns = [name for name in row if name not in self._columns]
@@ -90,6 +136,12 @@ class MetricsCSV(Logger):
             self._write_last(row, replace=same_step)
         self._last = row
 
+    def sync(self) -> None:
+        """Flush the table to the disk, so that it is there if a checkpoint made next is."""
+        if self._columns:
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
     def _start(self, end: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = [row for row in read_rows(self.path) if int(row["step"]) < end]
@@ -98,20 +150,22 @@ class MetricsCSV(Logger):
 
     def _rewrite(self, rows: list[Row]) -> None:
         """Replace the file in one step, so that a cut never leaves half a table."""
-        temporary = self.path.with_suffix(".csv.tmp")
         lines = [self._line(dict(zip(self._columns, self._columns, strict=True)))]
         lines += [self._line(row) for row in rows]
-        temporary.write_bytes(b"".join(lines))
-        os.replace(temporary, self.path)
+        with self._temporary.open("wb") as file:
+            file.write(b"".join(lines))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(self._temporary, self.path)
         self._last = rows[-1] if rows else {}
         self._last_start = sum(map(len, lines[:-1])) if rows else len(lines[0])
 
     def _write_last(self, row: Row, replace: bool) -> None:
         with open(self.path, "r+b") as file:
-            if replace:
-                file.truncate(self._last_start)
-            self._last_start = file.seek(0, os.SEEK_END)
+            # Over the old line and only then cut: a kill in between leaves one or the other.
+            self._last_start = file.seek(*((self._last_start,) if replace else (0, os.SEEK_END)))
             file.write(self._line(row))
+            file.truncate()
 
     def _line(self, row: Row) -> bytes:
         text = io.StringIO()
@@ -119,15 +173,23 @@ class MetricsCSV(Logger):
         return text.getvalue().encode()
 
 
+def last_values(path: Path) -> dict[str, float]:
+    """Return what a ``metrics.csv`` says last of each metric."""
+    last = dict(chain.from_iterable(row.items() for row in read_rows(path)))
+    return {name: float(value) for name, value in last.items() if name not in {"epoch", "step"}}
+
+
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of a ``metrics.csv`` without their empty cells; no file, no rows.
 
-    A last line that was cut off in the writing (no step, too few cells) is left out.
+    A last line that was cut off in the writing (no end, no step, too few cells) is left out.
     """
     try:
-        lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
+    whole, _, _ = text.rpartition("\n")  # behind the last line's end is only what was cut off
+    lines = list(csv.reader(whole.splitlines()))
     if not lines or "step" not in lines[0]:
         return []
     return list(_complete_rows(lines[0], lines[1:]))

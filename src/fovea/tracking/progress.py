@@ -42,7 +42,7 @@ class EpochLines(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where this process sets out."""
-        self._fit_start = time.monotonic()
+        self._fit_start = self._epoch_start = time.monotonic()
         self._first_step = trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
