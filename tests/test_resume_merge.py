@@ -28,6 +28,11 @@ def test_another_trainer_changes_where_it_runs_and_nothing_else():
     assert (cfg.trainer.max_epochs, cfg.trainer.accumulate_grad_batches) == (4, 2)
 
 
+def test_other_devices_may_need_another_accumulation():
+    cfg = merged(saved_run(), "trainer.devices=1", "trainer.accumulate_grad_batches=4")
+    assert (cfg.trainer.devices, cfg.trainer.accumulate_grad_batches) == (1, 4)
+
+
 def test_a_longer_run_freezes_nothing_again():
     saved = saved_run("freeze=gradual", "trainer.max_epochs=5")
     cfg = merged(saved, "trainer.max_epochs=12")
@@ -38,9 +43,9 @@ def test_a_longer_run_freezes_nothing_again():
 @pytest.mark.parametrize(
     "word",
     [
-        "trainer.accumulate_grad_batches=4", "trainer.precision=bf16-mixed", "debug=overfit",
+        "trainer.precision=bf16-mixed", "debug=overfit",
         "experiment=cifar10_resnet18", "data.val_fraction=0.3", "freeze=lp_ft", "model.stem=small",
-        "callbacks=[default,ema]",
+        "callbacks=[default,ema]", "model=alexnet", "data.batch_size=16", "freeze=head_only",
     ],
 )  # fmt: skip
 def test_what_would_break_the_state_or_be_ignored_is_refused(word):

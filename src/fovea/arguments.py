@@ -14,12 +14,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from fovea import config, run_folder, run_id
+from fovea import auto_resume, config, run_folder, run_id
 from fovea.catalog import config_dir, groups
 from fovea.errors import FoveaError, did_you_mean, nearest
+from fovea.safety import guard
+from fovea.sweeps import checking
 
 # Free text: quoted for Hydra's grammar when it holds characters that the grammar gives a meaning.
 _PATH_KEYS = (
@@ -41,10 +43,12 @@ class Prepared(NamedTuple):
     Attributes:
         words: for Hydra.
         outputs: folder that the run's folder will be made in; None if nothing will be run.
+        finished: folder of the run that ``resume=auto`` found at its end, so nothing is to be done.
     """
 
     words: list[str]
     outputs: Path | None
+    finished: Path | None = None
 
 
 def quote(text: str) -> str:
@@ -61,7 +65,13 @@ def prepare_arguments(command: str, arguments: list[str]) -> Prepared:
     Raises:
         FoveaError: a wrong group, choice, key, value or path.
     """
+    if command == "predict":  # a file called -x.jpg is no flag
+        arguments = [
+            f"./{a}" if a[:1] == "-" and a not in guard.FLAGS and os.path.exists(a) else a
+            for a in arguments
+        ]
     flags, words = flags_of(arguments), [a for a in arguments if a not in flags_of(arguments)]
+    guard.check_flags(flags, command)
     is_override = re.compile(r"^[~+]|^[\w@./:-]+=")
     # What exists is a file for predict, also if it is called a=b.png.
     files = [
@@ -80,10 +90,10 @@ def prepare_arguments(command: str, arguments: list[str]) -> Prepared:
         )
     if files:
         overrides.append("input=[" + ",".join(quote(f) for f in files) + "]")
-    if multirun and "LOCAL_RANK" in os.environ:
+    if multirun and ("LOCAL_RANK" in os.environ or run_id.shared_name() is not None):
         raise FoveaError(
             "A sweep starts the processes of each job by itself: type `python src/train.py -m "
-            "… trainer.devices=N` without torchrun."
+            "… trainer.devices=N` without torchrun or srun."
         )
     search = _value_of(flags, ("--config-dir", "-cd"))
     name = _value_of(flags, ("--config-name", "-cn")) or command
@@ -91,20 +101,75 @@ def prepare_arguments(command: str, arguments: list[str]) -> Prepared:
     cfg = None
     for job in _jobs(overrides, multirun):
         cfg = compose_checked(name, job, search)
+        guard.check_targets(cfg, name, job)
         if not looking:
             config.check(cfg, command)
     if looking:
         return Prepared([*flags, *overrides], None)
     assert cfg is not None
-    if command == "train" and cfg.resume is not None:
+    finished = None
+    if command == "train" and (multirun or "sweep" in cfg):
+        overrides += _sweep_folder(cfg, overrides, multirun, name, search)
+    elif command == "train" and cfg.resume == "auto":
+        overrides, finished = _choose_run(cfg, overrides)
+    elif command == "train" and cfg.resume not in {None, "auto"}:
         folder = run_folder.of_checkpoint(run_folder.checkpoint(str(cfg.resume), "last"))
-        overrides += [f"hydra.run.dir={quote(str(folder))}", f"run_id={quote(folder.name)}"]
+        overrides += _in_folder(folder, cfg.run_id)
     elif cfg.run_id is None:
         prefix = {"train": "", "eval": "eval_", "predict": "predict_"}[command]
         overrides.append(f"run_id={prefix}{run_id.make(Path(cfg.paths.outputs))}")
     else:
         run_id.check_unused(Path(cfg.paths.outputs, str(cfg.run_id)))
-    return Prepared([*flags, *overrides], Path(cfg.paths.outputs))
+    return Prepared([*flags, *overrides], Path(cfg.paths.outputs), finished)
+
+
+def _sweep_folder(
+    cfg: DictConfig, overrides: list[str], multirun: bool, name: str, search: str | None
+) -> list[str]:
+    """Return the overrides that say where a sweep keeps its files, after checking its trials."""
+    if "sweep" not in cfg:
+        found = checking.check_basic(cfg, overrides)
+        return [f"run_id={quote(found or run_id.make(Path(cfg.paths.outputs)))}"]
+    if not multirun:
+        raise FoveaError("sweep= starts many runs: add -m, as in `python src/train.py -m sweep=…`")
+
+    def check(trial: list[str]) -> None:
+        composed = compose_checked(name, trial, search)
+        guard.check_targets(composed, name, trial)
+        config.check(composed, "train")
+
+    folder = checking.check_study(cfg, overrides, check)
+    return [f"hydra.sweep.dir={quote(str(folder.absolute()))}"]
+
+
+def _choose_run(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], Path | None]:
+    """Return ``overrides`` with the run that resume=auto stands for, and its folder if finished.
+
+    A run that was cut before its first checkpoint begins anew, in the same folder. A job that is
+    launched elsewhere finds out by itself, each time it starts.
+    """
+    here = runs_here(cfg)
+    choice = auto_resume.choose(cfg)
+    words = [word for word in overrides if not word.startswith("resume=")]
+    if choice is None:
+        new = run_id.make(Path(cfg.paths.outputs)) if cfg.run_id is None else cfg.run_id
+        return [*words, f"resume={'null' if here else 'auto'}", f"run_id={quote(str(new))}"], None
+    begun = run_folder.has_checkpoint(choice.folder)
+    resume = (quote(str(choice.folder)) if begun else "null") if here else "auto"
+    words += [f"resume={resume}"]
+    words += _in_folder(choice.folder, cfg.run_id)
+    return words, choice.folder if choice.finished else None
+
+
+def runs_here(cfg: DictConfig) -> bool:
+    """Return whether the process that is told to do a single run of ``cfg`` does it itself."""
+    return str(cfg.launcher._target_) == "fovea.launchers.BasicLauncher"
+
+
+def _in_folder(folder: Path, name: str | None) -> list[str]:
+    """Return overrides for going on in ``folder``, by the id that the run in it has."""
+    own = name or OmegaConf.select(run_folder.read_config(folder), "run_id") or folder.name
+    return [f"hydra.run.dir={quote(str(folder))}", f"run_id={quote(str(own))}"]
 
 
 def compose_checked(name: str, overrides: list[str], search: str | None = None) -> DictConfig:
@@ -116,7 +181,8 @@ def compose_checked(name: str, overrides: list[str], search: str | None = None) 
         search: one more folder to look for configuration files in.
 
     Raises:
-        FoveaError: unknown group, choice or key (with the nearest name), or broken grammar.
+        FoveaError: unknown group, choice or key (with the nearest name), broken grammar, or a node
+            of Hydra's own that would run other code than its plugins.
     """
     GlobalHydra.instance().clear()
     extra = (
@@ -124,7 +190,11 @@ def compose_checked(name: str, overrides: list[str], search: str | None = None) 
     )
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return compose(name, [*overrides, *extra])
+            cfg = compose(name, [*overrides, *extra], return_hydra_config=True)
+            guard.check_hydra(cfg.hydra, overrides)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            return cfg
     except MissingConfigException as error:
         raise FoveaError(_unknown_choice(error)) from None
     except ConfigCompositionException as error:
@@ -252,7 +322,8 @@ def _nearest_key(key: str, known: list[str]) -> str:
         by_last.setdefault(name.rpartition(".")[2], name)
     if last in by_last:
         return f" Did you mean '{by_last[last]}'?"
-    close = nearest(key, known) or [by_last[name] for name in nearest(last, by_last)]
+    longer = [name for name in known if name.startswith(f"{key}_")]
+    close = longer or nearest(key, known) or [by_last[name] for name in nearest(last, by_last)]
     return f" Did you mean '{close[0]}'?" if close else ""
 
 

@@ -6,9 +6,7 @@ composes it again. Hydra's own flags (``-m``, ``--cfg job``, ``--config-dir`` â€
 
 from __future__ import annotations
 
-import math
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -18,12 +16,20 @@ from typing import NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.utils import instantiate
+from omegaconf import DictConfig, open_dict
 
 from fovea import run_folder
-from fovea.arguments import flags_of, prepare_arguments, quote
+from fovea.arguments import flags_of, prepare_arguments, quote, runs_here
 from fovea.catalog import config_dir, help_text
-from fovea.errors import FoveaError
+from fovea.config import make_absolute
+from fovea.errors import FoveaError, printable
+from fovea.launchers import Job
+from fovea.machine import places, slurm
+from fovea.machine.signals import STOP
+from fovea.safety import targets
+from fovea.safety.redaction import redact_text, redact_words
+from fovea.sweeps import outcomes
 
 
 def train() -> None:
@@ -43,34 +49,62 @@ def predict() -> None:
 
 def main(command: str) -> None:
     """Check the arguments of this process, then run ``command`` ("train", "eval", "predict")."""
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(help_text(command))
-        return
+    typed = arguments = sys.argv[1:]
     try:
-        arguments, outputs = prepare_arguments(command, arguments)
+        places.prepare_process()
+        if {"-h", "--help"} & set(arguments):
+            print(help_text(command))
+            return
+        arguments, outputs, finished = prepare_arguments(command, arguments)
         if outputs is not None:
             run_folder.check_writable(outputs)
+            places.prepare_folders(outputs.absolute())
     except FoveaError as error:
         _fail(error)
+    if finished is not None:
+        print(
+            f"resume=auto: {finished} is a finished run of this configuration, so there is nothing "
+            "to do. To train it once more, leave resume=auto out."
+        )
+        return
+    # From the last checkpoint, that is, and not from one that was named.
+    goes_on = any(w.startswith("resume=") and ".ckpt" not in w for w in typed)
     sys.argv[1:] = arguments
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug is shown with its traceback
-    failed: list[str] = []
-    job = _task_function(command, failed)
+    jobs: list[Job] = []
+    task = _task_function(command, jobs)
+    if command == "train":
+        STOP.listen()
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(job)()
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
+    except FoveaError as error:
+        _fail(error)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        sys.exit(130)
+        slurm.requeue(STOP.status, goes_on)
+        sys.exit(STOP.status)
+    except SystemExit as ended:
+        slurm.requeue(ended.code, goes_on)
+        raise
+    failed = [job for job in jobs if job.failed]
     if failed:
-        print(f"{len(failed)} job(s) failed: {', '.join(failed)}", file=sys.stderr)
-        sys.exit(1)
+        print(f"{len(failed)} job(s) failed: {', '.join(j.name for j in failed)}", file=sys.stderr)
+        sys.exit(1 if len(jobs) > 1 else failed[0].status)
 
 
-def _task_function(command: str, failed: list[str]) -> Callable[[DictConfig], float | None]:
-    def run(cfg: DictConfig) -> float | None:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return _run_in_own_process(failed)
+def _task_function(command: str, jobs: list[Job]) -> Callable[[DictConfig], float | Job | None]:
+    """Return what Hydra calls with a configuration: it runs ``command``, or adds to ``jobs``."""
+
+    def run(cfg: DictConfig) -> float | Job | None:
+        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        if sweep or not runs_here(cfg):
+            jobs.append(_own_process())
+            if not sweep:
+                try:
+                    instantiate(cfg.launcher).run([jobs[-1]], need_results=False)
+                except FoveaError as error:  # caught here, before Hydra prints its own words
+                    _fail(error)
+            return jobs[-1]
         # Slow (torch), so only now that the arguments are known to be good.
         from fovea import console
 
@@ -82,7 +116,8 @@ def _task_function(command: str, failed: list[str]) -> Callable[[DictConfig], fl
             cfg.run_id = cfg.run_id or folder.name
         console.start_logging(folder, command)
         try:
-            return import_module(f"fovea.commands.{command}").run(cfg, overrides)
+            with targets.allowing(cfg.allow_targets):
+                return import_module(f"fovea.commands.{command}").run(cfg, overrides)
         except FoveaError as error:
             _fail(error)
         finally:
@@ -91,49 +126,31 @@ def _task_function(command: str, failed: list[str]) -> Callable[[DictConfig], fl
     return run
 
 
-def _run_in_own_process(failed: list[str]) -> float | None:
-    """Run one job of a sweep as a single run of its own and return its objective.
+def _own_process() -> Job:
+    """Return the job that Hydra has just set up, as a single run in a process of its own.
 
     Lightning hands ``sys.argv`` to the ranks it starts: with ``-m`` in it each rank would run the
     whole sweep. A process a job also ends its W&B run and frees its memory.
     """
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
-    overrides = [o for o in settings.overrides.task if not o.startswith(("run_id=", "group="))]
-    group = folder.parent.name
+    sweep = settings.mode == RunMode.MULTIRUN
+    ours = ("run_id=", "group=", "launcher=", "launcher.", "hydra.")
+    typed = [o for o in settings.overrides.task if not o.lstrip("+~").startswith(ours)]
     # Absolute, so that the name is that of the job's folder wherever the launcher runs it.
-    own = [f"hydra.run.dir={quote(str(folder))}", f"run_id={quote(f'{group}-{folder.name}')}"]
-    given_group = [o for o in settings.overrides.task if o.startswith("group=")]
-    own += given_group or [f"group={quote(group)}"]
+    name = f"{folder.parent.name}-{folder.name}" if sweep else folder.name
+    own = [f"hydra.run.dir={quote(str(folder))}", f"run_id={quote(name)}"]
+    group = [o for o in settings.overrides.task if o.startswith("group=")]
+    own += group or [f"group={quote(folder.parent.name)}"] * sweep
+    # Where resume=auto looks, and where `_fail` leaves the reason.
+    own += [f"paths.run={quote(str(folder))}"] * sweep
     flags = [a for a in flags_of(sys.argv[1:]) if a not in {"-m", "--multirun"}]
-    command = [sys.executable, sys.argv[0], *flags, *overrides, *own, "hydra.mode=RUN"]
-    print(f"\n[{folder.name}] {' '.join(overrides) or 'defaults'}", flush=True)
-    # Not subprocess.run: on Ctrl-C it would kill the job, which is saving its checkpoint just then.
-    job = subprocess.Popen(command)
-    try:
-        status = job.wait()
-    except KeyboardInterrupt:
-        job.wait()
-        raise
-    if status == 130:
-        raise KeyboardInterrupt
-    if status:
-        failed.append(folder.name)
-        return math.nan
-    objective = run_folder.read_summary(folder).get("objective")
-    return None if objective is None else float(objective)
-
-
-def make_absolute(cfg: DictConfig) -> None:
-    """Write the paths in ``cfg`` in full: what a run records holds from any directory."""
-    for key in ("data.root", "data.cache_dir", "paths.outputs", "paths.data", "model.weights"):
-        value = OmegaConf.select(cfg, key, default=None)
-        if isinstance(value, str) and "://" in value:
-            continue  # shards may lie behind a URL
-        if isinstance(value, str) and (key != "model.weights" or Path(value).exists()):
-            OmegaConf.update(cfg, key, str(Path(value).expanduser().absolute()))
+    words = [sys.executable, sys.argv[0], *flags, *typed, *own, "hydra.mode=RUN"]
+    shown = [word for word in typed if not word.startswith("++callbacks.pruning")]
+    return Job(folder.name, printable(" ".join(redact_words(shown))), words, folder)
 
 
 def _fail(error: FoveaError) -> NoReturn:
-    print(f"\nerror: {error}", file=sys.stderr, flush=True)
+    outcomes.note_error(sys.argv, str(error))
+    print(f"\nerror: {printable(redact_text(str(error)))}", file=sys.stderr, flush=True)
     sys.exit(2)

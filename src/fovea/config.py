@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -48,6 +49,16 @@ def check(cfg: DictConfig, command: str) -> None:
         schema.model_validate(plain)
     except ValidationError as error:
         raise FoveaError("\n".join(_sentences(error))) from None
+
+
+def make_absolute(cfg: DictConfig) -> None:
+    """Write the paths in ``cfg`` in full: what a run records holds from any directory."""
+    for key in ("data.root", "data.cache_dir", "paths.outputs", "paths.data", "model.weights"):
+        value = OmegaConf.select(cfg, key, default=None)
+        if isinstance(value, str) and "://" in value:
+            continue  # shards may lie behind a URL
+        if isinstance(value, str) and (key != "model.weights" or Path(value).exists()):
+            OmegaConf.update(cfg, key, str(Path(value).expanduser().absolute()))
 
 
 def _sentences(error: ValidationError) -> list[str]:

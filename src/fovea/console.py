@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from fovea import run_folder
-from fovea.devices import is_main_process
+from fovea import run_folder, run_lock
+from fovea.errors import printable
+from fovea.machine import places
+from fovea.machine.devices import is_main_process
+from fovea.machine.no_room import reason
+from fovea.safety.redaction import redact_text
 
 if TYPE_CHECKING:
     from fovea.data import ImageDataModule
@@ -30,6 +35,47 @@ _NOT_FOR_US = (
 )
 
 
+class SafeFormatter(logging.Formatter):
+    """Leaves secrets out, and shows control characters instead of sending them to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for ``record``."""
+        return printable(redact_text(super().format(record)))
+
+
+class Screen(logging.StreamHandler[TextIO]):
+    """Standard output, whose reader may leave: ``| head -1`` does."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Print nothing from here on if nobody reads; else do as usual."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            places.mute_broken_pipe()
+        else:
+            super().handleError(record)
+
+
+class LogFile(logging.FileHandler):
+    """The log of a run, which a full disk may cut: that is said once on the terminal."""
+
+    _said = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line; the file is opened here, at the first one."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say what is wrong, and go on without the file until it can be written again."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._said:
+            self._said = True
+            print(f"{self.baseFilename} can't be written: {reason(error, self.baseFilename)}")
+
+
 def start_logging(folder: Path, command: str) -> None:
     """Send messages to the terminal, and messages and warnings to ``<folder>/<command>.log``.
 
@@ -38,12 +84,12 @@ def start_logging(folder: Path, command: str) -> None:
     main = is_main_process()
     log.setLevel(logging.INFO if main else logging.ERROR)
     log.propagate = False
-    screen = logging.StreamHandler(sys.stdout)
-    screen.setFormatter(logging.Formatter("%(message)s"))
+    screen = Screen(sys.stdout)
+    screen.setFormatter(SafeFormatter("%(message)s"))
     log.handlers = [screen]
     if main:
-        file = logging.FileHandler(folder / f"{command}.log", delay=True, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file = LogFile(folder / f"{command}.log", delay=True, encoding="utf-8")
+        file.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
         logging.captureWarnings(True)
         logging.getLogger("py.warnings").handlers = [file]
@@ -61,7 +107,7 @@ def is_terminal() -> bool:
 
 def remove_if_empty(folder: Path, command: str) -> None:
     """Remove a run folder that nothing but a log came to: the run never began."""
-    if folder.is_dir() and [p.name for p in folder.iterdir()] in ([], [f"{command}.log"]):
+    if folder.is_dir() and {p.name for p in folder.iterdir()} <= {f"{command}.log", run_lock.NAME}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -74,6 +120,16 @@ def command(name: str, arguments: str) -> str:
     same = found is not None and Path(found).absolute() == Path(sys.executable).absolute()
     python = "python" if same else shorten(Path(sys.executable))
     return f"{python} {shorten(Path(sys.argv[0]).absolute().with_name(f'{name}.py'))} {arguments}"
+
+
+def given(key: str, path: Path | str) -> str:
+    """Return ``key=path`` as one word for a shell (bash, zsh), whatever is in the path."""
+    word = f"{key}={path}"
+    if word.isprintable():
+        return shlex.quote(word)
+    codes = os.fsencode(word)
+    plain = (chr(c) if 32 <= c < 127 and c not in b"'\\" else f"\\x{c:02x}" for c in codes)
+    return f"$'{''.join(plain)}'"
 
 
 def shorten(path: Path | str) -> str:
@@ -148,5 +204,6 @@ def print_end(
         reference = shorten(folder if usual else saved)
         split = "test" if "test" in data.splits else "val"
         log.info("\nTry next:")
-        log.info("  %s", command("eval", f"ckpt={reference} split={split}"))
-        log.info("  %s", command("predict", f"ckpt={reference} <image files>"))
+        ckpt = given("ckpt", reference)
+        log.info("  %s", command("eval", f"{ckpt} split={split}"))
+        log.info("  %s", command("predict", f"{ckpt} <image files>"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,17 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fovea import arguments, console, devices, run_folder
+from fovea import arguments, console, run_folder
+from fovea.checkpoints import generations
+from fovea.checkpoints.checkpoint_io import AtomicCheckpointIO
+from fovea.checkpoints.schedule import LastCheckpoint
 from fovea.data import ImageDataModule
 from fovea.errors import FoveaError, did_you_mean
-from fovea.interrupt import GracefulInterrupt
+from fovea.machine import devices, ranks
+from fovea.machine.accumulation import AgreedAccumulation, find_accumulation
 from fovea.models import Backbone, load_weights, weights_preprocessing
-from fovea.tasks import Task
+from fovea.safety import redaction, targets
+from fovea.tasks import NonFiniteGuard, Task
 from fovea.tracking import EpochLines, MetricsCSV, environment_record
 from fovea.types import Preprocessing
 
@@ -55,8 +61,11 @@ class RecordInCheckpoint(Callback):
         self.record = record
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add the record under the key "fovea"."""
+        """Add the record under the key "fovea"; the table is to hold all steps before it."""
         checkpoint["fovea"] = self.record
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.sync()
 
 
 def compose(overrides: list[str] | None = None, command: str = "train") -> DictConfig:
@@ -68,7 +77,7 @@ def compose(overrides: list[str] | None = None, command: str = "train") -> DictC
     Raises:
         FoveaError: as the command would say it.
     """
-    words, _ = arguments.prepare_arguments(command, list(overrides or []))
+    words = arguments.prepare_arguments(command, list(overrides or [])).words
     words = [word for word in words if not word.startswith("hydra.")]
     cfg = arguments.compose_checked(command, words)
     with open_dict(cfg):
@@ -83,12 +92,15 @@ def build_node(node: Any, key: str, **arguments: Any) -> Any:
     through OmegaConf, which would turn dataclasses into dictionaries.
 
     Raises:
-        FoveaError: a parameter that is missing, that the class does not take, or whose value it
-            refuses; names ``key``, chained to what the class raised.
+        FoveaError: a class that configurations may not name (`fovea.safety.targets`); a parameter
+            that is missing, that the class does not take, or whose value it refuses; names ``key``,
+            chained to what the class raised.
     """
+    plain = _resolved(node)
+    targets.check_plain(plain, key)
     try:
-        factory = instantiate(node, _partial_=True, _convert_="all")
-        return factory if node.get("_partial_") else factory(**arguments)
+        factory = instantiate(plain, _partial_=True, _convert_="all")
+        return factory if plain.get("_partial_") else factory(**arguments)
     except InstantiationException as error:  # of a node inside this one
         if isinstance(error.__cause__, FoveaError):
             raise error.__cause__ from None
@@ -96,6 +108,15 @@ def build_node(node: Any, key: str, **arguments: Any) -> Any:
     except (TypeError, ValueError, IndexError, MisconfigurationException) as error:
         hint = f". Its keys: --cfg job --package {key}" if "argument" in str(error) else ""
         raise FoveaError(f"{key}: {error}{hint}") from error
+
+
+def _resolved(node: Any) -> Any:
+    """Return ``node`` as plain dicts and lists: what is checked is what will be built."""
+    if OmegaConf.is_config(node):
+        return OmegaConf.to_container(node, resolve=True)
+    if isinstance(node, dict):
+        return {key: _resolved(value) for key, value in node.items()}
+    return node
 
 
 def build_nodes(nodes: Any, key: str) -> list[Any]:
@@ -108,6 +129,7 @@ def build_data(cfg: DictConfig, weights_need: Preprocessing | None = None) -> Im
     """Return the data module of ``cfg.data``, prepared: its classes and shapes are known."""
     augment = build_node(cfg.augment, "augment") if cfg.get("augment") else None
     node = {key: value for key, value in cfg.data.items_ex() if key != "check"}
+    redaction.check_complete(_resolved(node), "data")
     data: ImageDataModule = build_node(node, "data", augment=augment)
     if weights_need is not None:
         data.use_preprocessing(weights_need)
@@ -164,6 +186,16 @@ def preprocessing_of(model: DictConfig) -> Preprocessing | None:
 
 
 def build(cfg: DictConfig, resume_step: int | None = None) -> Experiment:
+    """Build all that ``cfg`` describes, with what its ``allow_targets`` lets it name: see `_build`.
+
+    Raises:
+        FoveaError: as `_build` does.
+    """
+    with targets.allowing(cfg.allow_targets):
+        return _build(cfg, resume_step)
+
+
+def _build(cfg: DictConfig, resume_step: int | None) -> Experiment:
     """Build all that ``cfg`` (of the train command) describes, checking as much as can be checked.
 
     Args:
@@ -198,7 +230,8 @@ def build(cfg: DictConfig, resume_step: int | None = None) -> Experiment:
         schedule=build_node(cfg.scheduler, "scheduler"),
         freeze=build_node(cfg.freeze, "freeze"),
     )
-    plain = plain_config(cfg)
+    found = _find_accumulation(cfg, task, data)
+    plain = redaction.redact(plain_config(cfg))
     record = {
         "format": 1,
         "config": plain,
@@ -206,7 +239,10 @@ def build(cfg: DictConfig, resume_step: int | None = None) -> Experiment:
         "class_names": data.class_names,
         "splits": data.split_fingerprints(),
     }
-    trainer = build_trainer(cfg, plain, [RecordInCheckpoint(record)], resume_step or 0)
+    extra: list[Callback] = [RecordInCheckpoint(record)]
+    if found:
+        extra.append(AgreedAccumulation(partial(_amend_accumulation, Path(cfg.paths.run), plain)))
+    trainer = build_trainer(cfg, plain, extra, resume_step or 0)
     data.check_batch(trainer.world_size, trainer.accumulate_grad_batches)
     monitored = str(cfg.monitor.metric)
     if monitored not in task.metric_names():
@@ -218,6 +254,30 @@ def build(cfg: DictConfig, resume_step: int | None = None) -> Experiment:
     epochs, steps = cfg.trainer.max_epochs, steps_per_epoch(trainer, data)
     rows = [*data.describe(), *model_rows, *task.describe(epochs, steps)]
     return Experiment(data, task, trainer, rows, steps)
+
+
+def _find_accumulation(cfg: DictConfig, task: Task, data: ImageDataModule) -> bool:
+    """Write a number in place of ``trainer.accumulate_grad_batches=auto``; return if it was that.
+
+    A run that is gone on with later has the number, wherever it goes on.
+    """
+    if cfg.trainer.accumulate_grad_batches != "auto":
+        return False
+    trainer = make_trainer(
+        cfg.trainer, Path(cfg.paths.run), logger=False, enable_checkpointing=False
+    )
+    averaged = bool(cfg.callbacks and cfg.callbacks.get("ema"))
+    number = find_accumulation(task, data, trainer, cfg.trainer.max_epochs, averaged)
+    cfg.trainer.accumulate_grad_batches = number
+    return True
+
+
+def _amend_accumulation(folder: Path, plain: dict[str, Any], number: int) -> None:
+    """Record that another rank needs a larger accumulation than the one found here."""
+    plain["trainer"]["accumulate_grad_batches"] = number
+    if devices.is_main_process():
+        run_folder.amend_config(folder, "trainer.accumulate_grad_batches", number)
+        console.log.info("  accumulated         %d, as one of the ranks needs", number)
 
 
 def steps_per_epoch(trainer: lightning.Trainer, data: ImageDataModule) -> int:
@@ -237,6 +297,9 @@ def build_trainer(
 ) -> lightning.Trainer:
     """Return the Trainer with its callbacks and loggers; metrics.csv is always one of them."""
     folder = Path(cfg.paths.run)
+    when = {"every_n_steps": cfg.checkpoint.every_n_steps}
+    when["every_minutes"] = cfg.checkpoint.every_minutes
+    last = LastCheckpoint(folder / run_folder.CHECKPOINTS, **when)
     callbacks = build_nodes(cfg.get("callbacks"), "callbacks")
     loggers = [MetricsCSV(folder, resume_step), *build_nodes(cfg.get("logger"), "logger")]
     for logger in loggers:
@@ -244,14 +307,25 @@ def build_trainer(
     return make_trainer(
         cfg.trainer,
         folder,
+        # The last checkpoint first: at the end it is saved before weight averaging takes over.
         callbacks=[
+            last,
             *callbacks,
             *extra,
+            _nonfinite_guard(cfg, folder / run_folder.CHECKPOINTS / generations.LAST),
             EpochLines(),
-            GracefulInterrupt(folder / run_folder.CHECKPOINTS),
         ],
+        plugins=[AtomicCheckpointIO(cfg.checkpoint.keep)],
         logger=loggers,
     )
+
+
+def _nonfinite_guard(cfg: DictConfig, last: Path) -> NonFiniteGuard:
+    def last_checkpoint() -> Path | None:
+        whole = (path for path in generations.existing(last) if not generations.damage(path))
+        return next(whole, None)
+
+    return NonFiniteGuard(cfg.on_nan, cfg.on_nan_limit, Path(cfg.paths.run), last_checkpoint)
 
 
 def make_trainer(node: DictConfig, folder: Path, **settings: Any) -> lightning.Trainer:
@@ -262,8 +336,12 @@ def make_trainer(node: DictConfig, folder: Path, **settings: Any) -> lightning.T
         folder: of the run.
         settings: further parameters of the Trainer.
     """
-    return build_node(
-        node,
+    timeout = float(node.collective_timeout)
+    own = {key: value for key, value in node.items_ex() if key != "collective_timeout"}
+    if own["accumulate_grad_batches"] == "auto":
+        own["accumulate_grad_batches"] = 1  # until it is found; evaluation has no use for it
+    trainer: lightning.Trainer = build_node(
+        own,
         "trainer",
         precision=devices.precision(node.precision, node.accelerator),
         default_root_dir=str(folder),
@@ -272,6 +350,8 @@ def make_trainer(node: DictConfig, folder: Path, **settings: Any) -> lightning.T
         use_distributed_sampler=False,  # fovea's samplers shard by themselves, exactly
         **settings,
     )
+    ranks.watch_over(trainer, folder, timeout)
+    return trainer
 
 
 def plain_config(cfg: DictConfig) -> dict[str, Any]:

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fovea.auto_resume import PLACE
 from fovea.errors import FoveaError
 from fovea.optim import FreezeSchedule
+from fovea.safety import targets
 
 log = logging.getLogger("fovea")
 
 # What may differ from the run that is gone on with. Anything else would no longer fit the saved
 # state (weights, optimiser, position in the data) or would quietly make it another experiment.
 _CHANGEABLE = (
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
+    *PLACE,
     "trainer.max_epochs",
     "trainer.max_time",
-    "trainer.log_every_n_steps",
-    "trainer.profiler",
-    "logger",
     "callbacks.early_stopping",
     "data.root",
-    "data.num_workers",
     "data.eval_batch_size",
     "data.on_bad_image",
-    "paths",
-    "tags",
+    "on_nan",
     "test",
 )
 # Of another choice of the group `trainer`, only where the run runs: not how long it is.
@@ -49,8 +46,10 @@ def merge(cfg: DictConfig, saved: DictConfig, overrides: list[str]) -> DictConfi
         overrides: what was typed, ``resume=`` included.
 
     Raises:
-        FoveaError: an override that does not fit the saved state; names all of them.
+        FoveaError: an override that does not fit the saved state; names all of them. Something in
+            ``saved`` that no run leaves.
     """
+    targets.check_stored(saved, f"config.yaml of resume={cfg.resume}")
     merged = saved.copy()
     keys = [str(o.key_or_group) for o in OverridesParser.create().parse_overrides(overrides)]
     keys = [
@@ -58,7 +57,7 @@ def merge(cfg: DictConfig, saved: DictConfig, overrides: list[str]) -> DictConfi
     ]
     refused = []
     for key in keys:
-        if key in {"resume", "run_id"}:
+        if key in {"resume", "run_id", "allow_targets"}:
             continue
         new, old = OmegaConf.select(cfg, key), OmegaConf.select(merged, key)
         if key in {"experiment", "debug"}:
@@ -79,8 +78,56 @@ def merge(cfg: DictConfig, saved: DictConfig, overrides: list[str]) -> DictConfi
         _keep_phases(merged, saved.trainer.max_epochs)
         merged.resume = cfg.resume
         merged.paths = cfg.paths
+        merged.allow_targets = cfg.allow_targets  # never what the run's own file says
         merged.run_id = cfg.run_id
+        if saved.paths.run is not None and saved.paths.run != cfg.paths.run:
+            merged = OmegaConf.create(_moved(merged, str(saved.paths.run), str(cfg.paths.run)))
+    _check_folders(merged, cfg)
     return merged
+
+
+def _check_folders(merged: DictConfig, cfg: DictConfig) -> None:
+    """Keep what the run's own file says from being written, or removed, outside its folder.
+
+    Raises:
+        FoveaError: a callback or logger that works elsewhere, unless today's command says so too.
+    """
+    home = Path(str(cfg.paths.run)).absolute()
+    for group in ("callbacks", "logger"):
+        for name, node in (merged.get(group) or {}).items():
+            for key in {"dirpath", "save_dir", "root_dir"} & set(node or {}):
+                where, path = f"{group}.{name}.{key}", os.path.abspath(str(node[key]))
+                typed = OmegaConf.select(cfg, where)
+                same = typed is not None and os.path.abspath(str(typed)) == path
+                if node[key] is not None and not (same or Path(path).is_relative_to(home)):
+                    raise FoveaError(
+                        f"resume={cfg.resume}: its config.yaml has {where}={node[key]}, outside "
+                        f"its folder. If you want that, type it too: {where}='{node[key]}'"
+                    )
+
+
+def news(said: list[str], overrides: list[str]) -> list[str]:
+    """Return those of ``overrides`` that were not the last word on their key in ``said``."""
+    last = {word.partition("=")[0]: word for word in said}
+    return [w for w in overrides if last.get(w.partition("=")[0]) != w]
+
+
+def together(said: list[str], overrides: list[str]) -> list[str]:
+    """Return the last word on each key, in the order in which the keys came first."""
+    words = [w for w in [*said, *overrides] if not w.startswith("resume=")]
+    return list({word.partition("=")[0]: word for word in words}.values())
+
+
+def _moved(node: Any, before: str, now: str) -> Any:
+    """Return ``node`` as plain dicts and lists with all paths in folder ``before`` in ``now``."""
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node)
+    if isinstance(node, dict):
+        return {key: _moved(value, before, now) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_moved(value, before, now) for value in node]
+    inside = isinstance(node, str) and (node == before or node.startswith(before + os.sep))
+    return now + node[len(before) :] if inside else node
 
 
 def _keep_phases(cfg: DictConfig, old_epochs: int) -> None:

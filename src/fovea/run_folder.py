@@ -9,7 +9,7 @@
         train.log          what was printed, warnings included
         metrics.csv        the curves
         summary.json       state, final metrics, objective, best checkpoint, seconds
-        checkpoints/       best.ckpt, last.ckpt
+        checkpoints/       best.ckpt; last.ckpt, and last-1.ckpt, what that was before
         report/            curves, confusion matrix, worst mistakes as PNG; tables as CSV
 
 Nothing here imports torch.
@@ -18,14 +18,19 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from fovea.checkpoints import durable, generations
 from fovea.errors import FoveaError, did_you_mean
+from fovea.safety.redaction import redact, redact_words
 
 CHECKPOINTS = "checkpoints"
 
@@ -35,7 +40,8 @@ def checkpoint(reference: str | Path, which: str = "best") -> Path:
 
     Args:
         reference: a checkpoint, or a run folder.
-        which: "best" or "last", of a run folder; the other one where it does not exist.
+        which: "best" or "last", of a run folder; the other one where it does not exist. Without a
+            last one, the one before it is the last.
 
     Raises:
         FoveaError: there is no such file or folder, or the run has no checkpoint.
@@ -51,11 +57,46 @@ def checkpoint(reference: str | Path, which: str = "best") -> Path:
         )
     for name in (which, "best", "last"):
         for folder in (path / CHECKPOINTS, path):
-            if (folder / f"{name}.ckpt").is_file():
-                return (folder / f"{name}.ckpt").resolve()
+            if found := generations.existing(folder / f"{name}.ckpt"):
+                return found[0].resolve()
     raise FoveaError(
         f"{reference} holds no {CHECKPOINTS}/best.ckpt or last.ckpt. Was the run ended before its "
         "first epoch was over? Give a run that has one, or the path of a .ckpt file."
+    )
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether the run in ``folder`` has a checkpoint to go on from."""
+    return bool(generations.existing(folder / CHECKPOINTS / generations.LAST))
+
+
+def whole_checkpoint(reference: str | Path, which: str = "best") -> Path:
+    """Return the file that `checkpoint` finds, once its checksums were compared.
+
+    Of a run folder's last checkpoints the newest that is whole; of those that are not, a warning
+    tells.
+
+    Raises:
+        FoveaError: as `checkpoint` does, or no such file is whole: says why, and what there is.
+    """
+    # Not at the import: Hydra switches off the loggers that are there when it starts.
+    log = logging.getLogger("fovea")
+    path = checkpoint(reference, which)
+    last = path.with_name(generations.LAST)
+    several = Path(reference).expanduser().is_dir() and path in generations.existing(last)
+    found = generations.existing(last) if several else [path]
+    bad: list[str] = []
+    for file in found:
+        reason = generations.damage(file)
+        if reason is None:
+            if bad:
+                log.warning("WARNING: %s. %s is used, the one before.", "; ".join(bad), file.name)
+            return file
+        bad.append(f"{file} is damaged: {reason}")
+    others = [str(file) for file in sorted(path.parent.glob("*.ckpt")) if file not in found]
+    raise FoveaError(
+        f"{'; '.join(bad)}.\n  Other checkpoints of the run, not looked at: "
+        f"{', '.join(others) or 'none'}"
     )
 
 
@@ -82,23 +123,47 @@ def of_checkpoint(path: Path) -> Path:
 def write_record(
     folder: Path, config: dict[str, Any], overrides: list[str], environment: dict[str, Any]
 ) -> None:
-    """Write config.yaml, overrides.yaml and environment.json into ``folder``."""
-    _write(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    _write(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
-    _write(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+    """Write config.yaml, overrides.yaml and environment.json into ``folder``, secrets left out."""
+    durable.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(redact(config))))
+    words = redact_words(overrides)
+    durable.write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(words)))
+    durable.write_text(
+        folder / "environment.json", json.dumps(redact(environment), indent=2) + "\n"
+    )
+
+
+def read_overrides(folder: Path) -> list[str]:
+    """Return what was typed for the run in ``folder``."""
+    return [str(word) for word in OmegaConf.load(folder / "overrides.yaml")]
 
 
 def read_config(folder: Path) -> DictConfig:
-    """Return the resolved configuration of the run in ``folder``."""
-    config = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(config, DictConfig)
+    """Return the resolved configuration of the run in ``folder``.
+
+    Raises:
+        FoveaError: the file is damaged.
+    """
+    try:
+        config = OmegaConf.load(folder / "config.yaml")
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise FoveaError(f"{folder / 'config.yaml'} can't be read: {first}") from None
+    if not isinstance(config, DictConfig):
+        raise FoveaError(f"{folder / 'config.yaml'} is no configuration of a run.")
     return config
+
+
+def amend_config(folder: Path, key: str, value: Any) -> None:
+    """Change one value in config.yaml."""
+    config = read_config(folder)
+    OmegaConf.update(config, key, value)
+    durable.write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
 
 
 def write_summary(folder: Path, **fields: Any) -> None:
     """Merge ``fields`` into summary.json."""
-    summary = {**read_summary(folder), **fields}
-    _write(folder / "summary.json", json.dumps(_without_nan(summary), indent=2) + "\n")
+    summary = redact({**read_summary(folder), **fields})
+    durable.write_text(folder / "summary.json", json.dumps(_without_nan(summary), indent=2) + "\n")
 
 
 def _without_nan(value: Any) -> Any:
@@ -122,16 +187,9 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # by another rank
     except OSError as error:
         raise FoveaError(
             f"Can't write into the output folder {folder}: {error.strerror}. "
             "Choose another one: paths.outputs=/path/with/room"
         ) from None
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace ``path`` as a whole, so that a reader never meets half a file."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -17,12 +17,32 @@ def make(outputs: Path) -> str:
     (torchrun, srun) cannot ask each other yet, so it comes from what their launcher tells all.
 
     Raises:
-        FoveaError: started by torchrun on several nodes without a name that all nodes know.
+        FoveaError: started by torchrun on several nodes without a name that all nodes know, or in
+            a SLURM job of several tasks without srun.
+    """
+    if (name := shared_name()) is not None:
+        return name
+    while True:
+        name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
+        if not (outputs / name).exists():
+            return name
+
+
+def shared_name() -> str | None:
+    """Return a name for this start that all ranks make up alike; None if Lightning starts them.
+
+    Raises:
+        FoveaError: as `make` does.
     """
     env = os.environ
     if int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in env:
+        if "SLURM_STEP_ID" not in env:  # the batch file itself, and nobody starts the other ranks
+            raise FoveaError(
+                f"This SLURM job has {env['SLURM_NTASKS']} tasks, but was started as one process: "
+                "put srun in front, as in `srun python src/train.py …`"
+            )
         restart = env.get("SLURM_RESTART_COUNT", "0")
-        parts = ["slurm", env["SLURM_JOB_ID"], env.get("SLURM_STEP_ID", "")]
+        parts = ["slurm", env["SLURM_JOB_ID"], env["SLURM_STEP_ID"]]
         return "-".join(filter(None, [*parts, f"restart{restart}" if restart != "0" else ""]))
     if "TORCHELASTIC_RUN_ID" in env:
         if env["TORCHELASTIC_RUN_ID"] != "none":
@@ -36,10 +56,7 @@ def make(outputs: Path) -> str:
         parent = os.getppid()
         started = int(Path(f"/proc/{parent}").stat().st_ctime) if Path("/proc/self").exists() else 0
         return f"torchrun-{started}-{parent}"
-    while True:
-        name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
-        if not (outputs / name).exists():
-            return name
+    return None
 
 
 def check_unused(folder: Path) -> None:

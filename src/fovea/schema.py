@@ -17,14 +17,18 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, Tag
 _CLOCK = r"^\d+:\d\d:\d\d:\d\d$"
 _PERCENT = r"^\s*(100(\.0+)?|0*\d{1,2}(\.\d+)?)\s*%\s*$"
 _CUDA = r"^cuda:\d+$"
+_PACKAGE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 _KNOWN_CLASSES = (
-    r"fovea\.(data\.Augment|models\.create_head|tasks\.ClassificationTask|optim\.\w+)"
-    r"|torch\.optim\.\w+|timm\.optim\.Lamb|lightning\.pytorch\.callbacks\.\w+"
+    r"fovea\.(data\.Augment|models\.create_head|optim\.\w+)"
+    r"|fovea\.tasks\.(ClassificationTask|EarlyStopping|LossSpikes)"
+    r"|fovea\.tracking\.wandb_logger|torch\.optim\.\w+"
+    r"|timm\.optim\.Lamb|lightning\.pytorch\.callbacks\.\w+"
 )
 PATTERNS = {
     _CLOCK: "days:hours:minutes:seconds such as 00:12:00:00",
     _PERCENT: "a share of the run such as 5%",
     _CUDA: "cuda:N",
+    _PACKAGE: "names of packages such as [mypackage]",
 }
 
 
@@ -41,6 +45,7 @@ Share = Annotated[float, Gt(0), Le(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 Probability = Annotated[float, Ge(0), Le(1)]
 Epochs = NonNegativeFloat | Annotated[str, pydantic.StringConstraints(pattern=_PERCENT)]
+Packages = list[Annotated[str, pydantic.StringConstraints(pattern=_PACKAGE)]]
 Clock = Annotated[str, pydantic.StringConstraints(pattern=_CLOCK)]
 TimeUnit = Literal["weeks", "days", "hours", "minutes", "seconds"]
 Precision = Literal[
@@ -180,7 +185,12 @@ class _Average(_Section):
     every_n_steps: PositiveInt = _ABSENT
 
 
+class _Spikes(_Section):
+    threshold: PositiveFloat = _ABSENT
+
+
 class _Callbacks(_Section):
+    spikes: OfKnownClass[_Spikes] | None = _ABSENT
     early_stopping: OfKnownClass[_EarlyStopping] | None = _ABSENT
     ema: OfKnownClass[_Average] | None = _ABSENT
 
@@ -193,14 +203,34 @@ class _Trainer(_Section):
     precision: Precision
     max_epochs: PositiveInt
     max_time: Clock | dict[TimeUnit, NonNegativeFloat] | None
-    accumulate_grad_batches: PositiveInt
+    accumulate_grad_batches: PositiveInt | Literal["auto"]
     gradient_clip_val: PositiveFloat | None
+    collective_timeout: PositiveFloat
     log_every_n_steps: PositiveInt
     check_val_every_n_epoch: PositiveInt
     limit_train_batches: PositiveInt | Share | None
     limit_val_batches: NonNegativeInt | Probability | None
     limit_test_batches: NonNegativeInt | Probability | None
     overfit_batches: NonNegativeInt | Probability = _ABSENT
+
+
+class _Checkpoint(_Section):
+    every_n_steps: PositiveInt | None
+    every_minutes: PositiveFloat | None
+    keep: PositiveInt
+
+
+class _Launcher(_Section):
+    jobs: PositiveInt = _ABSENT
+    gpus: Literal["auto"] | Annotated[list[NonNegativeInt], Len(1)] = _ABSENT
+    gpus_per_job: NonNegativeInt | PositiveFloat = _ABSENT
+    cpus_per_job: PositiveInt = _ABSENT
+    options: dict[str, str | PositiveInt | bool | None] = _ABSENT
+    at_once: PositiveInt | None = _ABSENT
+    grace: PositiveInt = _ABSENT
+    setup: list[str] = _ABSENT
+    wait: Literal["auto"] | bool = _ABSENT
+    submit: bool = _ABSENT
 
 
 class _Monitor(_Section):
@@ -220,6 +250,31 @@ class _Monitor(_Section):
         return mode
 
 
+class _Wandb(_Section):
+    mode: Literal["auto", "online", "offline", "disabled"] = _ABSENT
+    finish_timeout_s: PositiveFloat = _ABSENT
+
+
+class _Logger(_Section):
+    wandb: OfKnownClass[_Wandb] | None = _ABSENT
+
+
+class _Sweep(_Section):
+    name: str | None
+    n_trials: PositiveInt
+    workers: PositiveInt
+    sampler: Literal["tpe", "random"]
+    pruner: Literal["none", "median", "hyperband"]
+    retry_failed: bool
+    startup_trials: NonNegativeInt
+    warmup_epochs: NonNegativeInt
+    objectives: Annotated[dict[str, Literal["min", "max"]], Len(1)] | None
+    seeds: Annotated[list[NonNegativeInt], Len(1)] | None
+    seed: NonNegativeInt
+    fixed: dict[str, Any]
+    space: dict[str, Any]
+
+
 class _Train(_Section):
     data: _Data
     augment: OfKnownClass[_Augment]
@@ -231,13 +286,20 @@ class _Train(_Section):
     ]
     scheduler: OfKnownClass[_Scheduler]
     callbacks: _Callbacks | None = _ABSENT
+    logger: _Logger | None = _ABSENT
     trainer: _Trainer
+    checkpoint: _Checkpoint
     monitor: _Monitor
     seed: NonNegativeInt
     test: bool
+    on_nan: Literal["stop", "skip", "restore"]
+    on_nan_limit: PositiveInt
     compile: bool
     channels_last: bool
     tags: list[str]
+    launcher: _Launcher
+    sweep: _Sweep = _ABSENT
+    allow_targets: Packages
 
 
 class _Eval(_Section):
@@ -249,6 +311,8 @@ class _Eval(_Section):
     trainer: _Trainer
     channels_last: bool
     seed: NonNegativeInt
+    launcher: _Launcher
+    allow_targets: Packages
 
 
 class _Predict(_Section):
@@ -259,6 +323,8 @@ class _Predict(_Section):
         Literal["auto", "cpu", "cuda", "mps"]
         | Annotated[str, pydantic.StringConstraints(pattern=_CUDA)]
     )
+    launcher: _Launcher
+    allow_targets: Packages
 
 
 SCHEMAS: dict[str, type[_Section]] = {"train": _Train, "eval": _Eval, "predict": _Predict}

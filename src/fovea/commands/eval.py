@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fovea import console, devices, run_folder
+from fovea import console, run_folder
 from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
 from fovea.evaluation import write_report
@@ -21,6 +21,9 @@ from fovea.experiment import (
     preprocessing_of,
 )
 from fovea.inference import Checkpoint, read_checkpoint, restore_model
+from fovea.machine import devices
+from fovea.machine.no_room import spared
+from fovea.machine.out_of_memory import explaining_out_of_memory
 from fovea.tasks import ClassificationTask, Task
 from fovea.tracking import environment_record
 
@@ -50,21 +53,22 @@ def evaluate(
     data.test_split = task.test_split = split
     # The caller says where the numbers go: as one more row of the curves they would mislead.
     loggers, trainer.loggers = trainer.loggers, []
-    with data.explaining_dead_workers():
+    with data.explaining_dead_workers(), explaining_out_of_memory(trainer, data):
         trainer.test(task, datamodule=data, verbose=False)
     trainer.loggers = loggers
     metrics = {
         k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(f"{split}/")
     }
     if devices.is_main_process() and task.predictions is not None:
-        write_report(
-            folder,
-            task.predictions,
-            task.class_names,
-            images_of=lambda index: dataset[index].images,
-            path_of=dataset.path,
-            metrics=metrics,
-        )
+        with spared("The report", folder):
+            write_report(
+                folder,
+                task.predictions,
+                task.class_names,
+                images_of=lambda index: dataset[index].images,
+                path_of=dataset.path,
+                metrics=metrics,
+            )
     return metrics
 
 

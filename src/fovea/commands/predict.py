@@ -15,7 +15,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from fovea import console, run_folder
-from fovea.errors import FoveaError, did_you_mean
+from fovea.data.images import FORMATS
+from fovea.errors import FoveaError, did_you_mean, printable
+from fovea.evaluation import as_cell
 from fovea.inference import Classifier, load
 
 log = logging.getLogger("fovea")
@@ -60,7 +62,7 @@ def find_images(given: list[str]) -> list[Path]:
     Raises:
         FoveaError: a name that stands for nothing.
     """
-    suffixes = set(Image.registered_extensions())
+    suffixes = {end for end, form in Image.registered_extensions().items() if form in FORMATS}
     found: dict[Path, None] = {}
     for item in given:
         path = Path(item).expanduser()
@@ -109,14 +111,15 @@ def write(folder: Path, rows: list[dict[str, Any]], top_k: int) -> None:
         writer = csv.writer(f)
         writer.writerow(header)
         for row in rows:
-            cells = [x for c in row.get("classes", []) for x in (c["class"], c["probability"])]
+            classes = row.get("classes", [])
+            cells = [x for c in classes for x in (as_cell(c["class"]), c["probability"])]
             cells += [""] * (2 * top_k - len(cells))
-            writer.writerow([row["path"], *cells, row.get("error", "")])
+            writer.writerow([as_cell(row["path"]), *cells, as_cell(row.get("error", ""))])
 
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the table of the first rows."""
-    names = [row["path"].encode(errors="backslashreplace").decode() for row in rows[:_SHOWN]]
+    names = [printable(row["path"]) for row in rows[:_SHOWN]]
     width = max(map(len, names))
     for name, row in zip(names, rows, strict=False):
         classes = row.get("classes")

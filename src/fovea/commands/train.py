@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
-from PIL import Image
 
-from fovea import config, console, devices, resume, run_folder
+from fovea import auto_resume, config, console, resume, run_folder, run_lock
+from fovea.checkpoints import durable
+from fovea.checkpoints.schedule import Stopped
 from fovea.commands.eval import evaluate
 from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
 from fovea.evaluation import plot_learning_curves
-from fovea.experiment import Experiment, build, build_data, plain_config
+from fovea.experiment import Experiment, build, plain_config
+from fovea.image_check import check_images
 from fovea.inference import Checkpoint, read_checkpoint
-from fovea.tracking import WandbRun, environment_record
+from fovea.machine import devices, ranks
+from fovea.machine.no_room import spared
+from fovea.machine.out_of_memory import explaining_out_of_memory
+from fovea.machine.signals import STOP
+from fovea.tracking import TensorBoardRun, WandbRun, environment_record, last_values
 
 log = logging.getLogger("fovea")
 
@@ -38,42 +42,62 @@ def run(cfg: DictConfig, overrides: list[str]) -> float | None:
     """
     folder = Path(cfg.paths.run)
     run_folder.check_writable(folder)
-    start, step = None, None
-    if cfg.resume is not None:
-        start = run_folder.checkpoint(cfg.resume, "last")
-        checkpoint = read_checkpoint(start)
-        step = checkpoint.global_step
-        cfg = resume.merge(cfg, run_folder.read_config(folder), overrides)
+    if devices.is_main_process():
+        run_lock.must_take(folder)
+        for place in (folder, folder / run_folder.CHECKPOINTS):
+            durable.remove_leftovers(place)
+    # Of what was typed first: what is changed later on does not make it another run.
+    fingerprint = auto_resume.fingerprint(cfg)
+    start = None if cfg.resume is None else read_checkpoint(cfg.resume, "last")
+    if start is not None:
+        said = run_folder.read_overrides(folder)
+        cfg = resume.merge(cfg, run_folder.read_config(folder), resume.news(said, overrides))
+        overrides = resume.together(said, overrides)
+        fingerprint = run_folder.read_summary(folder).get("fingerprint", fingerprint)
         config.check(cfg, "train")
     if cfg.data.check:
-        _check_images(cfg, folder)
+        check_images(cfg, folder)
         return None
-    began = time.time()
-    experiment = build(cfg, step)
+    began = time.monotonic()
+    experiment = build(cfg, None if start is None else start.global_step)
     if start is not None:
-        _check_same_data(checkpoint, experiment.data)
-    devices.check_disk(folder, experiment.task)
+        _check_same_data(start, experiment.data)
+    devices.check_disk(folder, experiment.task, cfg.checkpoint.keep)
     if devices.is_main_process():
         run_folder.write_record(folder, plain_config(cfg), overrides, environment_record())
         run_folder.write_summary(
             folder,
             state="running",
             error=None,
-            started=began,
+            fingerprint=fingerprint,
+            started=time.time(),
             splits=experiment.data.splits_recorded,
         )
-        console.print_start(folder, experiment, start)
+        console.print_start(folder, experiment, None if start is None else start.path)
+    return _train(cfg, experiment, None if start is None else str(start.path), began)
+
+
+def _train(
+    cfg: DictConfig, experiment: Experiment, start: str | None, began: float
+) -> float | None:
+    """Fit from the checkpoint ``start`` on and finish; whatever ends that early is recorded."""
     try:
-        with experiment.data.explaining_dead_workers():
+        with (
+            experiment.data.explaining_dead_workers(),
+            explaining_out_of_memory(experiment.trainer, experiment.data),
+        ):
             experiment.trainer.fit(
                 experiment.task,
                 datamodule=experiment.data,
-                ckpt_path=None if start is None else str(start),
+                ckpt_path=start,
                 weights_only=True,
             )
+        callbacks = experiment.trainer.callbacks  # type: ignore[attr-defined]
+        if any(getattr(callback, "pruned", False) for callback in callbacks):
+            return _give_up(cfg, experiment, began)
         return _finish(cfg, experiment, began)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        _ended_early(folder, experiment.trainer, error, began)
+        _ended_early(Path(cfg.paths.run), experiment.trainer, error, began)
         raise
 
 
@@ -89,60 +113,39 @@ def _check_same_data(checkpoint: Checkpoint, data: ImageDataModule) -> None:
         )
 
 
-def _check_images(cfg: DictConfig, folder: Path) -> None:
-    """Read every image once and print and write down what is wrong; nothing is trained.
-
-    Raises:
-        FoveaError: some can't be read; they are listed in image_check.csv.
-    """
-    data = build_data(cfg)
-    found = data.check()
-    table = folder / "image_check.csv"
-    with table.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        csv.writer(file).writerows([("path", "reason", "split", "readable"), *found])
-    console.print_rows(data.describe())
-    for item in found[:20]:
-        log.info("  %s: %s (%s)", item.path, item.reason, item.split)
-    unreadable = sum(not item.readable for item in found)
-    log.info(
-        "%d images read: %d unreadable, %d odd; all in %s",
-        *(data.num_files(), unreadable, len(found) - unreadable),
-        console.shorten(table),
-    )
-    if unreadable:
-        raise FoveaError(
-            f"{unreadable} images can't be read. Mend or remove them, or train without them: "
-            "data.on_bad_image=skip"
-        )
-
-
 def _ended_early(folder: Path, trainer: Trainer, error: BaseException, began: float) -> None:
-    """Record the state, and name the command that goes on from the last checkpoint.
+    """Record the state, name the command that goes on from the last checkpoint, end the ranks.
 
-    Lightning turns Ctrl-C into SystemExit after it has closed loggers and ranks.
+    Lightning turns a KeyboardInterrupt into SystemExit after it has closed loggers and ranks.
     """
     if not devices.is_main_process():
+        if isinstance(error, Stopped):
+            sys.exit(ranks.status_of_another(trainer, STOP.status))
         return
     _close_wandb(trainer, {}, exit_code=1)
     interrupted = isinstance(error, SystemExit | KeyboardInterrupt)
     state = "interrupted" if interrupted else "failed"
     reason = None if interrupted else str(error)
-    run_folder.write_summary(folder, state=state, seconds=time.time() - began, error=reason)
-    if (folder / run_folder.CHECKPOINTS / "last.ckpt").is_file():
-        log.info("%s. To go on: %s", state, console.command("train", f"resume={folder}"))
+    with spared("summary.json", folder):
+        run_folder.write_summary(
+            folder, state=state, seconds=time.monotonic() - began, error=reason
+        )
+    if run_folder.has_checkpoint(folder):
+        again = console.command("train", console.given("resume", folder))
+        log.info("%s. To go on: %s", state, again)
     else:
         log.info("%s before the first checkpoint.", state)
     if interrupted:
-        sys.exit(130)
+        ranks.wait_for_others(trainer)
+        sys.exit(STOP.status)
 
 
 def _close_wandb(trainer: Trainer, summary: dict[str, float | None], exit_code: int = 0) -> None:
     """End the W&B run and say where it is to be seen; Lightning leaves it open."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbRun):
-            where = logger.url or logger.sync_command
             logger.finish({k: v for k, v in summary.items() if v is not None}, exit_code)
-            if where:
+            if where := logger.url or logger.sync_command:
                 console.print_rows([("W&B", where)])
 
 
@@ -151,37 +154,63 @@ def _finish(cfg: DictConfig, experiment: Experiment, began: float) -> float | No
     folder, trainer = Path(cfg.paths.run), experiment.trainer
     checkpoint = getattr(trainer, "checkpoint_callback", None)
     best = str(getattr(checkpoint, "best_model_path", "") or "")
+    # From the table: a run gone on with after its last step has logged nothing in this process.
+    fit_metrics = last_values(folder / "metrics.csv")
     score = getattr(checkpoint, "best_model_score", None)
     if score is None:
-        score = trainer.callback_metrics.get(cfg.monitor.metric)
+        score = fit_metrics.get(cfg.monitor.metric)
     if best:
         state = torch.load(best, map_location="cpu", weights_only=True)
         experiment.task.load_state_dict(state["state_dict"])
-    fit_metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
     split = "test" if cfg.test else "val"
     metrics = evaluate(experiment.task, experiment.data, trainer, split, folder / "report")
     objective = None if score is None else float(score)
     if not devices.is_main_process():
         return objective
     curves = folder / "report" / "learning_curves.png"
-    plot_learning_curves(folder / "metrics.csv", curves)
+    with spared("The learning curves", curves):
+        plot_learning_curves(folder / "metrics.csv", curves)
     bad = experiment.data.bad_images()
     read, by_pillow = experiment.data.decoded()
-    run_folder.write_summary(
-        folder,
-        state="finished",
-        seconds=time.time() - began,
-        monitor=cfg.monitor.metric,
-        objective=objective,
-        metrics={**fit_metrics, **metrics},
-        best_checkpoint=best or None,
-        epochs=trainer.current_epoch,
-        bad_images=[list(item) for item in bad],
-        decoded={"read": read, "by_pillow": by_pillow},
-    )
+    with spared("summary.json", folder):
+        run_folder.write_summary(
+            folder,
+            state="finished",
+            seconds=time.monotonic() - began,
+            monitor=cfg.monitor.metric,
+            objective=objective,
+            metrics={**fit_metrics, **metrics},
+            best_checkpoint=best or None,
+            epochs=trainer.fit_loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
+            bad_images=[list(item) for item in bad],
+            decoded={"read": read, "by_pillow": by_pillow},
+            parameters=sum(parameter.numel() for parameter in experiment.task.parameters()),
+        )
     log_figures(trainer.loggers, sorted((folder / "report").glob("*.png")))
     console.print_end(folder, experiment.data, cfg.monitor.metric, objective, metrics, best, bad)
     _close_wandb(trainer, {cfg.monitor.metric: objective, **metrics})
+    return objective
+
+
+def _give_up(cfg: DictConfig, experiment: Experiment, began: float) -> float | None:
+    """Close a trial that its sweep has pruned: what it reached is kept, no more is computed."""
+    folder = Path(cfg.paths.run)
+    metrics = last_values(folder / "metrics.csv")
+    score = getattr(experiment.trainer.checkpoint_callback, "best_model_score", None)
+    objective = None if score is None else float(score)
+    if devices.is_main_process():
+        with spared("summary.json", folder):
+            run_folder.write_summary(
+                folder,
+                state="pruned",
+                seconds=time.monotonic() - began,
+                monitor=cfg.monitor.metric,
+                objective=objective,
+                metrics=metrics,
+                epochs=experiment.trainer.current_epoch,
+            )
+        log.info("\npruned: others of this sweep are better at the same epoch")
+        _close_wandb(experiment.trainer, {cfg.monitor.metric: objective, **metrics})
     return objective
 
 
@@ -192,7 +221,6 @@ def log_figures(loggers: list[Logger], figures: list[Path]) -> None:
         if isinstance(logger, WandbRun):
             for name, figure in by_name.items():
                 logger.log_image(f"figures/{name}", [str(figure)])
-        elif isinstance(logger, TensorBoardLogger):
+        elif isinstance(logger, TensorBoardRun):
             for name, figure in by_name.items():
-                pixels = np.asarray(Image.open(figure).convert("RGB"))
-                logger.experiment.add_image(f"figures/{name}", pixels, dataformats="HWC")
+                logger.log_figure(f"figures/{name}", figure)

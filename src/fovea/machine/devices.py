@@ -61,17 +61,22 @@ def precision(wanted: str, accelerator: str) -> str:
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
-def check_disk(folder: Path, module: nn.Module) -> None:
+def check_disk(folder: Path, module: nn.Module, keep: int) -> None:
     """Raise `FoveaError` unless ``folder``'s disk has room for the checkpoints of ``module``.
 
-    Counted: best and last, and one more that is being written before the old one goes, each with
-    parameters, buffers and two optimiser moments, plus an averaged copy: four times the weights.
+    Counted: the best, ``keep`` generations of the last, and one more that is being written before
+    an old one goes, each with parameters, buffers and two optimiser moments, plus an averaged copy:
+    four times the weights. Those that a resumed run has already make room for their successors.
     """
     tensors = [*module.parameters(), *module.buffers()]
-    need = 3 * 4 * sum(t.numel() * t.element_size() for t in tensors)
+    one = 4 * sum(t.numel() * t.element_size() for t in tensors)
+    there = sum(file.stat().st_size for file in folder.glob("checkpoints/*.ckpt"))
+    need = max(0, (keep + 2) * one - there)
     free = shutil.disk_usage(folder).free
     if free < need:
+        less = " or keep fewer (checkpoint.keep=1)," if keep > 1 else ""
         raise FoveaError(
             f"{folder} has {free / 1e9:.2f} GB left, checkpoints of this network need up to "
-            f"{need / 1e9:.2f} GB. Make room, or write elsewhere: paths.outputs=/path/with/room"
+            f"{need / 1e9:.2f} GB: {keep + 2} x {one / 1e9:.2f} GB. Make room,{less} or write "
+            "elsewhere: paths.outputs=/path/with/room"
         )
