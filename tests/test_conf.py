@@ -44,6 +44,7 @@ def test_every_choice_composes_and_its_keys_are_parameters(group, choice):
         if any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
             continue
         known = set(parameters) | {"model": {"weights", "head"}, "data": {"check"}}.get(path, set())
+        known |= {"collective_timeout"} if path == "trainer" else set()
         extra = {k for k in node if not k.startswith("_")} - known
         assert not extra, f"{path}: {node['_target_']} takes no {extra}"
 
