@@ -146,7 +146,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_is_named(small_disk, caplog)
     before = path.read_bytes()
     with caplog.at_level("WARNING", logger="fovea"):
         io.save_checkpoint({"weights": torch.zeros(1_000_000)}, path)
-    assert f"No space left on device. The disk at {small_disk} has 1.0 MB left" in caplog.text
+    assert f"No space left on device (disk {small_disk}: 1.0 MB free)" in caplog.text
     assert "needs 4.0 MB" in caplog.text
     assert path.read_bytes() == before
     assert [p.name for p in small_disk.iterdir()] == ["last.ckpt"], "the partial file is gone"
@@ -182,6 +182,16 @@ def test_a_limit_on_the_size_of_files_is_no_end_either(tmp_path):
     assert in_child(save_too_much) == 0
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
     assert steps(tmp_path / "last.ckpt") == [1]
+
+
+def test_a_damaged_newest_one_does_not_replace_a_whole_one(tmp_path):
+    path = tmp_path / "last.ckpt"
+    io = AtomicCheckpointIO()
+    for step in (1, 2):
+        io.save_checkpoint(content(step), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    AtomicCheckpointIO().save_checkpoint(content(3), path)  # of the run that went on from step 1
+    assert steps(path) == [3, 1]
 
 
 def test_a_writer_that_is_killed_leaves_what_was_there(tmp_path):

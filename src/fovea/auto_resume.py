@@ -6,6 +6,7 @@ the arguments of their parent, those that were started from outside (torchrun, s
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -85,7 +86,7 @@ def choose(cfg: DictConfig) -> Choice | None:
     if cfg.paths.run is not None or cfg.run_id is not None:
         only = Path(cfg.paths.run or outputs / str(cfg.run_id))
         found = _search(cfg, [only], lock=here and rank == 0)
-        if found is None and (only / "config.yaml").exists():
+        if found is None and "fingerprint" in run_folder.read_summary(only):
             raise FoveaError(
                 f"resume=auto: {only} holds a run of another configuration. Take another run_id."
             )
@@ -99,6 +100,7 @@ def choose(cfg: DictConfig) -> Choice | None:
         note.parent.mkdir(parents=True, exist_ok=True)
         chosen = None if found is None else [str(found.folder), found.finished]
         durable.write_text(note, json.dumps(chosen))
+        atexit.register(note.unlink, missing_ok=True)  # the next launch may have the same name
         return found
     chosen = _wait_for(note)
     return None if chosen is None else Choice(Path(chosen[0]), chosen[1])

@@ -98,7 +98,7 @@ def _task_function(command: str, jobs: list[Job]) -> Callable[[DictConfig], floa
     def run(cfg: DictConfig) -> float | Job | None:
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if sweep or not runs_here(cfg):
-            jobs.append(_own_process())
+            jobs.append(_own_process(command))
             if not sweep:
                 try:
                     instantiate(cfg.launcher).run([jobs[-1]], need_results=False)
@@ -126,7 +126,7 @@ def _task_function(command: str, jobs: list[Job]) -> Callable[[DictConfig], floa
     return run
 
 
-def _own_process() -> Job:
+def _own_process(command: str) -> Job:
     """Return the job that Hydra has just set up, as a single run in a process of its own.
 
     Lightning hands ``sys.argv`` to the ranks it starts: with ``-m`` in it each rank would run the
@@ -139,15 +139,16 @@ def _own_process() -> Job:
     typed = [o for o in settings.overrides.task if not o.lstrip("+~").startswith(ours)]
     # Absolute, so that the name is that of the job's folder wherever the launcher runs it.
     name = f"{folder.parent.name}-{folder.name}" if sweep else folder.name
-    own = [f"hydra.run.dir={quote(str(folder))}", f"run_id={quote(name)}"]
+    own = [f"hydra.run.dir={quote(str(folder))}", f"run_id={quote(name)}", "launcher=basic"]
     group = [o for o in settings.overrides.task if o.startswith("group=")]
-    own += group or [f"group={quote(folder.parent.name)}"] * sweep
+    own += group or [f"group={quote(folder.parent.name)}"] * (sweep and command == "train")
     # Where resume=auto looks, and where `_fail` leaves the reason.
     own += [f"paths.run={quote(str(folder))}"] * sweep
     flags = [a for a in flags_of(sys.argv[1:]) if a not in {"-m", "--multirun"}]
     words = [sys.executable, sys.argv[0], *flags, *typed, *own, "hydra.mode=RUN"]
     shown = [word for word in typed if not word.startswith("++callbacks.pruning")]
-    return Job(folder.name, printable(" ".join(redact_words(shown))), words, folder)
+    settled = printable(" ".join(redact_words(shown)))
+    return Job(folder.name, settled, words, folder, resumes=command == "train")
 
 
 def _fail(error: FoveaError) -> NoReturn:

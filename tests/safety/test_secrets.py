@@ -29,7 +29,9 @@ SECRETS = {
     "https://a.blob.core.windows.net/c?sv=1&sig=SECRET%3D": "https://a.blob.core.windows.net/c?sv=1&sig=***",
     "https://h/x?access_token=SECRET#part": "https://h/x?access_token=***#part",
     "postgresql://me:SECRET@db:5432/study": "postgresql://***@db:5432/study",
-    "log: hf_SECRETSECRETSECRET, and more": "log: ***, and more",
+    "log: hf_SECRETSECRETSECRETSECRETSECRETSECRET, and more": "log: ***, and more",
+    "data/hf_imagenet_1k/train": "data/hf_imagenet_1k/train",
+    "hf_resnet50_a1.pth": "hf_resnet50_a1.pth",
 }
 HARMLESS = [
     "https://host:8080/photos@2x/a.jpg", "s3://bucket/a=b?c", "/data/a@b/c", "me@example.org",

@@ -28,7 +28,7 @@ def test_record_is_plain_json_and_names_versions_and_hardware() -> None:
         (["--token", "abc", "seed=1"], "--token *** seed=1"),
         (["--api-key=abc"], "--api-key=***"),
         (["url=https://me:pw@host/x"], "url=https://***@host/x"),
-        (["weights=hf_abcdefghijklmnopqrst"], "weights=***"),
+        (["weights=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"], "weights=***"),
         (["name=a b", "seed=0"], "'name=a b' seed=0"),
         (["model.tokenizer=x", "data.author=me"], "model.tokenizer=x data.author=me"),
     ],

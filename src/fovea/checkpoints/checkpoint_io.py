@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from fovea.checkpoints import durable, generations
+from fovea.machine.no_room import reason
 
 log = logging.getLogger("fovea")
 
@@ -34,6 +35,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def __init__(self, keep: int = 2) -> None:
         self.keep = keep
         self.failed: str | None = None
+        self._first = True
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -47,18 +49,21 @@ class AtomicCheckpointIO(CheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if path.name == generations.LAST and self._first:
+                generations.remove_damaged(path)  # this run went on from one that is older
+                self._first = False
             generations.put_in_place(path, self.keep if path.name == generations.LAST else 1)
             self.failed = None
         except (OSError, RuntimeError) as error:
             # torch.save raises a RuntimeError of its own when the file's write fails.
             cause = error if isinstance(error, OSError) else error.__context__
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
             if not isinstance(cause, OSError):
                 raise
             self.failed = _explain(path, cause, checkpoint)
             log.warning("WARNING: %s", self.failed)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
             raise
 
     def load_checkpoint(
@@ -76,24 +81,20 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):  # the whole disk may be gone
+        temporary.unlink(missing_ok=True)
+
+
 def _explain(path: Path, error: OSError, checkpoint: dict[str, Any]) -> str:
     """Return what failed, on which disk, and what there is to do."""
-    free = shutil.disk_usage(path.parent).free
     before = [file.name for file in generations.existing(path)]
     return (
-        f"{path.name} could not be written: {error.strerror}. The disk at {mount_of(path)} has "
-        f"{free / 1e6:.1f} MB left, the checkpoint needs {_bytes_in(checkpoint) / 1e6:.1f} MB. "
+        f"{path.name} could not be written: {reason(error, path)}, the checkpoint needs "
+        f"{_bytes_in(checkpoint) / 1e6:.1f} MB. "
         f"{'What there is stays: ' + ', '.join(before) if before else 'There is none yet'}. Make "
         "room there; checkpoint.keep=1 needs less."
     )
-
-
-def mount_of(path: Path) -> Path:
-    """Return the folder at which the disk of ``path`` is mounted."""
-    path = path.absolute()
-    while not path.is_mount():
-        path = path.parent
-    return path
 
 
 def _bytes_in(node: Any) -> int:

@@ -56,6 +56,14 @@ def put_in_place(path: Path, keep: int) -> None:
             file.unlink(missing_ok=True)
 
 
+def remove_damaged(path: Path) -> None:
+    """Remove the newest generations of ``path`` that are damaged, lest they replace a whole one."""
+    for file in existing(path):
+        if damage(file) is None:
+            return
+        file.unlink()
+
+
 def damage(path: Path) -> str | None:
     """Return what is wrong with the file at ``path``, None if nothing can be found.
 

@@ -58,11 +58,12 @@ class LastCheckpoint(Callback):
         # Lightning's handlers broadcast and save wherever the signal happens to come.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         self._listens = STOP.listen()
-        STOP.speaks, STOP.deferred = trainer.is_global_zero, True
+        STOP.speaks = trainer.is_global_zero
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._agreement = Agreement(several=trainer.world_size > 1, device=pl_module.device)
+        """Start the clock; from here on there is something to save."""
+        STOP.deferred = True
+        self._agreement = Agreement(several=trainer.world_size > 1)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         # A run stopped in a validation goes through it again: count its batches from none.
         trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
@@ -77,7 +78,6 @@ class LastCheckpoint(Callback):
         _stop_if_asked(number)
         counted = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if due or counted:
-            self._told = False
             self._save(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -104,7 +104,10 @@ class LastCheckpoint(Callback):
     ) -> None:
         """Stop if a signal came; the whole validation is done again when the run goes on."""
         if self._in_validation and batch_idx < self._common_batches:
-            _stop_if_asked(self._agreement.exchange(STOP.number, 0)[0])
+            number, due = self._agreement.exchange(STOP.number, 0)
+            _stop_if_asked(number)
+            if due:  # asked for by the step before: the epoch's end saves in a moment
+                self._told = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the end of the validation."""
@@ -112,7 +115,13 @@ class LastCheckpoint(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where the loops stand; the save waits until this epoch's metrics are logged."""
-        self._epoch_end = trainer.current_epoch, copy.deepcopy(trainer.fit_loop.state_dict())
+        self._saved_step = -1  # a checkpoint of this step may be one from within the validation
+        loops = copy.deepcopy(trainer.fit_loop.state_dict())
+        if not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            # Ended by max_time, or by a validation within it: a run that goes on finishes it.
+            for counts in (loops["epoch_progress"]["total"], loops["epoch_progress"]["current"]):
+                counts["processed"] = counts["completed"]
+        self._epoch_end = trainer.current_epoch, loops
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the epoch before."""
@@ -154,7 +163,7 @@ class LastCheckpoint(Callback):
 
     def _save(self, trainer: Trainer) -> str | None:
         """Save unless that is done; return on all ranks why it failed, None if it did not."""
-        self._saved_at = time.monotonic()
+        self._saved_at, self._told = time.monotonic(), False
         if self._saved_step == trainer.global_step and not self._in_validation:
             return None
         trainer.save_checkpoint(self.path)

@@ -123,7 +123,9 @@ def _ended_early(folder: Path, trainer: Trainer, error: BaseException, began: fl
             sys.exit(ranks.status_of_another(trainer, STOP.status))
         return
     _close_wandb(trainer, {}, exit_code=1)
-    interrupted = isinstance(error, SystemExit | KeyboardInterrupt)
+    # A loop that was about to begin fails in Lightning's own clearing up, and hides the signal.
+    stops = SystemExit | KeyboardInterrupt
+    interrupted = isinstance(error, stops) or isinstance(error.__context__, stops)
     state = "interrupted" if interrupted else "failed"
     reason = None if interrupted else str(error)
     with spared("summary.json", folder):

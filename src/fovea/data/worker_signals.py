@@ -31,7 +31,9 @@ def held_back() -> Iterator[None]:
 
 def obey_parent_only() -> None:
     """In a worker: ignore the signals, but SIGTERM from the parent, which ends stuck workers so."""
-    if not hasattr(signal, "sigwaitinfo"):  # macOS, Windows
+    if not hasattr(signal, "sigwaitinfo"):  # macOS, where it begins with the mask of `held_back`
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for number in STOP_SIGNALS - {signal.SIGTERM}:

@@ -26,6 +26,7 @@ class Job:
         command: program and arguments.
         folder: of the run; it exists.
         status: exit status, None while nobody knows.
+        resumes: whether the command can go on with a run.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Job:
     command: list[str]
     folder: Path
     status: int | None = None
+    resumes: bool = True
 
     @property
     def failed(self) -> bool:
@@ -42,7 +44,7 @@ class Job:
     def restartable(self) -> list[str]:
         """Return the command such that it goes on with the run when it is started again."""
         given = any(word.startswith("resume=") for word in self.command)
-        return self.command if given else [*self.command, "resume=auto"]
+        return self.command if given or not self.resumes else [*self.command, "resume=auto"]
 
     def objective(self) -> float | None:
         """Return what the run wrote down as its objective: NaN if it failed, None if not known."""
@@ -64,6 +66,12 @@ class Job:
         log = self.folder / "output.log"
         last = log.read_text(errors="replace").splitlines()[-8:] if log.is_file() else []
         return "\n".join([*(f"  | {line}" for line in last), f"[{self.name}] failed"])
+
+
+def exit_status(jobs: list[Job]) -> int | None:
+    """Return the status to end with since a job was told to stop, None if none was."""
+    found = {job.status for job in jobs} & {INTERRUPTED, START_AGAIN}
+    return max(found, default=None)  # type: ignore[type-var]
 
 
 class Launcher(Protocol):

@@ -11,17 +11,20 @@ import torch.distributed as dist
 class Agreement:
     """Two whole numbers >= 0 each, of which all ranks get the largest, all at the same step.
 
-    Several ranks get it at the next exchange, so that none has to wait for another, nor for its own
-    device. All ranks must exchange equally often.
+    Several ranks get it at the next exchange, so that none has to wait for another, nor, as the
+    numbers go from processor to processor, for its own device. All ranks must make one at the same
+    time, and exchange equally often.
 
     Args:
         several: whether there is more than one rank.
-        device: on which ranks exchange tensors.
     """
 
-    def __init__(self, several: bool, device: torch.device | str = "cpu") -> None:
+    def __init__(self, several: bool) -> None:
         self._several = several and dist.is_available() and dist.is_initialized()
-        self._device = torch.device(device)
+        on_processors = self._several and dist.get_backend() == "gloo"
+        self._group: Any = None
+        if self._several and not on_processors:
+            self._group = dist.new_group(backend="gloo")
         self._numbers: torch.Tensor | None = None
         self._work: Any = None
 
@@ -34,14 +37,16 @@ class Agreement:
             self._work.wait()
             one, two = self._numbers.tolist()
             agreed = (int(one), int(two))
-        self._numbers = torch.tensor([first, second], dtype=torch.int32, device=self._device)
-        self._work = dist.all_reduce(self._numbers, op=dist.ReduceOp.MAX, async_op=True)
+        self._numbers = torch.tensor([first, second], dtype=torch.int32)
+        self._work = dist.all_reduce(
+            self._numbers, op=dist.ReduceOp.MAX, group=self._group, async_op=True
+        )
         return agreed
 
     def largest(self, number: int) -> int:
         """Return the largest of what the ranks give, waiting for them."""
         if not self._several:
             return number
-        tensor = torch.tensor(number, device=self._device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        tensor = torch.tensor(number)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._group)
         return int(tensor)

@@ -23,6 +23,8 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from fovea import console, run_folder
 from fovea.checkpoints import generations
 from fovea.errors import FoveaError
+from fovea.machine.no_room import spared
+from fovea.machine.signals import TEMPORARY_FAILURE
 
 log = logging.getLogger("fovea")
 
@@ -30,6 +32,12 @@ _PARENT = "FOVEA_RANK_ZERO_PID"
 _POLL = 0.5
 _GRACE = 10.0
 """Seconds that a rank gets to end by itself, with a message of its own, once another has failed."""
+_ASKED_TO_STOP = {
+    TEMPORARY_FAILURE: TEMPORARY_FAILURE,
+    -signal.SIGTERM: TEMPORARY_FAILURE,
+    130: 130,
+}
+"""From how a rank ended that a signal stopped before the ranks had met: the command's status."""
 
 
 def watch_over(trainer: Trainer, folder: Path, timeout: float) -> None:
@@ -133,15 +141,18 @@ class _Watch(threading.Thread):
         reason = f"rank {rank} (pid {process.pid}) {_cause(process.returncode)}"
         for other in self.processes:
             other.kill()
-        log.error("\nerror: %s All other ranks are ended.", reason)
+        asked = _ASKED_TO_STOP.get(process.returncode)
+        log.error("\n%s: %s All other ranks are ended.", "stopped" if asked else "error", reason)
         if (self.folder / "summary.json").is_file():
-            run_folder.write_summary(self.folder, state="failed", error=reason)
+            state = {"state": "interrupted"} if asked else {"state": "failed", "error": reason}
+            with spared("summary.json", self.folder):
+                run_folder.write_summary(self.folder, **state)
         if generations.existing(self.folder / run_folder.CHECKPOINTS / generations.LAST):
             again = console.command("train", console.given("resume", self.folder))
             log.error("To go on: %s", again)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(asked or 1)
 
 
 def _cause(status: int) -> str:

@@ -25,8 +25,8 @@ def requeue(status: object, goes_on: bool) -> None:
     asked = STOP.received == getattr(signal, "SIGUSR1", None) and status == TEMPORARY_FAILURE
     if not asked or job is None or os.environ.get("SLURM_PROCID", "0") != "0":
         return
-    if "LOCAL_RANK" in os.environ or "SUBMITIT_EXECUTOR" in os.environ:
-        return  # a rank that Lightning started; submitit requeues its jobs by itself
+    if os.environ.get("LOCAL_RANK", "0") != "0" or "SUBMITIT_EXECUTOR" in os.environ:
+        return  # another rank of this machine; submitit requeues its jobs by itself
     if not goes_on:
         print("The job is not requeued: that needs resume=auto in its command.", file=sys.stderr)
     elif shutil.which("scontrol") is None:

@@ -30,7 +30,8 @@ _PATTERNS = (
     # tokens by their shape
     (
         re.compile(
-            r"\b(hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[abp]-|wandb_v\d_|AKIA|ASIA)[\w-]{10,}"
+            r"\b(?:(?:hf_|gh[pousr]_)[A-Za-z0-9]{30,}|(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+            r"|(?:github_pat_|wandb_v\d_|glpat-|sk-|xox[abp]-)[\w-]{20,})"
         ),
         MASK,
     ),

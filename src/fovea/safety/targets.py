@@ -45,6 +45,7 @@ NAMES = frozenset(
         "fovea.tracking.tensorboard_logger",
         "fovea.tracking.wandb_logger",
         "lightning.Trainer",
+        "lightning.pytorch.Trainer",
     }
 )
 """Functions, and classes by a shorter name, that may be named as well."""
@@ -192,15 +193,17 @@ def _is_below(name: str, package: str) -> bool:
 def _refusal(where: str, name: str, identity: str = "") -> FoveaError:
     other = identity.strip(".") not in ("", name)
     shown = f" (which is {identity.strip('.')})" if other else ""
-    allowed = "classes of fovea, torch.nn, torch.optim, torchvision, timm, Lightning, torchmetrics"
+    allowed = "many classes of fovea, torch, torchvision, timm, Lightning and torchmetrics"
     if where.startswith("hydra."):
         allowed = "Hydra's plugins and classes of fovea here"
     top = name.partition(".")[0]
-    known = {package.partition(".")[0] for package in CLASSES_OF} - {"fovea"}
+    known = {package.partition(".")[0] for package in CLASSES_OF}
     hint = ""
-    if _DOTTED.fullmatch(name) and not other and top not in known | sys.stdlib_module_names:
-        entry = name if top == "fovea" else top
-        hint = f" If you wrote it yourself, add allow_targets=[{entry}]"
+    if _DOTTED.fullmatch(name) and not other and top not in sys.stdlib_module_names:
+        if top in known:
+            hint = f" If you know what this one does, add allow_targets=[{name}]"
+        else:
+            hint = f" If you wrote it yourself, add allow_targets=[{top}]"
     return FoveaError(
         f"{where}: _target_={name}{shown} is refused. A configuration may name {allowed}.{hint}"
     )

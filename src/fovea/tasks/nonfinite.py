@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fovea.errors import FoveaError
+from fovea.machine.no_room import spared
 from fovea.optim import AveragedWeights
 from fovea.tasks import fault_report
 from fovea.tasks.step_loss import StepLeftOut
@@ -203,7 +204,8 @@ class NonFiniteGuard(Callback):
         )
         stem = self.folder / "nan" / f"step_{step.number}"
         batch = stem.with_name(f"{stem.name}_rank{trainer.global_rank}.pt")
-        fault_report.save_batch(batch, step.micro_batches, dataset)
+        with spared("The batch", batch):
+            fault_report.save_batch(batch, step.micro_batches, dataset)
         report = {
             "step": step.number,
             "seen_at_step": trainer.global_step,
@@ -216,7 +218,8 @@ class NonFiniteGuard(Callback):
             "micro_batches": rows,
         }
         if trainer.is_global_zero:
-            fault_report.write_report(stem.with_suffix(".json"), report)
+            with spared("The report", stem):
+                fault_report.write_report(stem.with_suffix(".json"), report)
         return fault_report.where(stem.with_suffix(".json"), batch, report)
 
 

@@ -138,8 +138,10 @@ class MetricsCSV(Logger):
 
     def sync(self) -> None:
         """Flush the table to the disk, so that it is there if a checkpoint made next is."""
+        if self._waiting:
+            self._write_waiting()
         if self._columns:
-            with self.path.open("rb") as file:
+            with suppress(OSError), self.path.open("rb") as file:  # told by the next row's write
                 os.fsync(file.fileno())
 
     def _start(self, end: int) -> None:

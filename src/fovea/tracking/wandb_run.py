@@ -179,13 +179,13 @@ class WandbRun(WandbLogger):
         return mode
 
     def _catch_up(self, step: float) -> None:
-        """Log the rows of ``metrics.csv`` before ``step`` that neither server nor files have."""
+        """Log the rows of ``metrics.csv`` up to ``step`` that neither server nor files have."""
         if self._complete:
             return
         self._complete = True
         for row in read_rows(self._folder / "metrics.csv"):
             at = int(row.pop("step"))
-            if self._next <= at < step:
+            if self._next <= at <= step:
                 self._log(self._experiment, {name: _number(row[name]) for name in row}, at)
 
     def _log(self, run: Any, metrics: Mapping[str, float], step: int) -> None:
