@@ -109,7 +109,8 @@ def _task_function(command: str, jobs: list[Job]) -> Callable[[DictConfig], floa
         from fovea import console
 
         folder = Path(HydraConfig.get().runtime.output_dir)
-        overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith("run_id=")]
+        place = ("run_id=", "launcher=")
+        overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith(place)]
         with open_dict(cfg):
             make_absolute(cfg)
             cfg.paths.run = str(folder)

@@ -232,6 +232,13 @@ class _Launcher(_Section):
     wait: Literal["auto"] | bool = _ABSENT
     submit: bool = _ABSENT
 
+    @pydantic.field_validator("gpus_per_job")
+    @classmethod
+    def _whole(cls, number: float, info: pydantic.ValidationInfo) -> float:
+        if info.data.get("gpus") is not None and (number < 1 or not isinstance(number, int)):
+            raise ValueError("a whole number from 1 on; launcher=ray shares a GPU between jobs")
+        return number
+
 
 class _Monitor(_Section):
     metric: str
@@ -262,7 +269,7 @@ class _Logger(_Section):
 class _Sweep(_Section):
     name: str | None
     n_trials: PositiveInt
-    workers: PositiveInt
+    workers: PositiveInt | None
     sampler: Literal["tpe", "random"]
     pruner: Literal["none", "median", "hyperband"]
     retry_failed: bool

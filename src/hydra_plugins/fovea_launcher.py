@@ -6,6 +6,7 @@ launchers from ``hydra.launcher``. This one builds whatever ``launcher`` describ
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 
 from fovea.errors import FoveaError
+from fovea.launchers.job import exit_status
 from fovea.sweeps import outcomes
 
 
@@ -39,7 +41,11 @@ class FoveaLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Return the objective of each job: NaN if it failed, None if nobody waited for it."""
+        """Return the objective of each job: NaN if it failed, None if nobody waited for it.
+
+        Raises:
+            SystemExit: a job was told to stop; typed again, the command goes on with it.
+        """
         setup_globals()
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +62,8 @@ class FoveaLauncher(Launcher):
         for item, job in zip(returns, jobs, strict=True):
             outcomes.note_end(job.folder, job.status)
             item.return_value = job.objective()
+        if (status := exit_status(jobs)) is not None:
+            sys.exit(status)
         return returns
 
     def _prepare(self, overrides: list[str], number: int) -> JobReturn:

@@ -13,16 +13,16 @@ class FoveaSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run all jobs or trials that ``arguments``, overrides with sweeps, ask for."""
-        from fovea.sweeps import sweeper
+        from fovea.sweeps import basic, sweeper
 
         assert self.config is not None
         assert self.launcher is not None
         if "sweep" in self.config:
             return sweeper.run_study(self.config, arguments, self.launcher)
-        sweeper.record_basic(self.config, arguments)
+        basic.record(self.config, arguments)
         returns = super().sweep(arguments)
         if getattr(self.launcher, "handed_over", False):
             return returns  # there is nothing to report yet
         assert self.overrides is not None
-        sweeper.report_basic(self.config, [job for batch in self.overrides for job in batch])
+        basic.report(self.config, [job for batch in self.overrides for job in batch])
         return returns

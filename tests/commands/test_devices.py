@@ -71,8 +71,9 @@ def test_a_failing_job_does_not_stop_the_others_and_is_named(tmp_path):
         "model.weights=nowhere.pth,null", cwd=tmp_path, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "1 job(s) failed: 0" in done.stderr
+    assert "nowhere.pth" in done.stdout, "the table at the end says why"
     (sweep,) = (tmp_path / "outputs").iterdir()
+    assert json.loads((sweep / "0" / "summary.json").read_text())["state"] == "failed"
     assert json.loads((sweep / "1" / "summary.json").read_text())["state"] == "finished"
 
 

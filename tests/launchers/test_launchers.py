@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fovea import run_folder
 from fovea.arguments import compose_checked, prepare_arguments
 from fovea.catalog import groups
 from fovea.errors import FoveaError
 from fovea.launchers import GpuLauncher, Job, LocalLauncher
 from fovea.launchers.ray_cluster import RayLauncher
 from fovea.launchers.slurm import SlurmLauncher
+from fovea.sweeps import outcomes
 from process import ROOT, SMALL, arguments, environment, run
 
 
@@ -45,6 +47,8 @@ def test_every_choice_composes_without_its_package(launcher):
         ("launcher=joblib", "launcher is one of: basic, local_gpus, parallel, ray, slurm"),
         ("launcher=parallel launcher.jobs=0", "launcher.jobs=0: expected"),
         ("launcher=local_gpus launcher.gpus=some", "launcher.gpus='some' (text): expected"),
+        ("launcher=local_gpus launcher.gpus_per_job=0", "gpus_per_job=0: expected a whole"),
+        ("launcher=local_gpus launcher.gpus_per_job=0.5", "gpus_per_job=0.5: expected a whole"),
         ("launcher=slurm launcher.grace=0", "launcher.grace=0: expected"),
         ("launcher=slurm launcher.wait=yes_please", "launcher.wait='yes_please' (text): expected"),
         ("launcher=slurm launcher.partition=gpu", "'launcher.options.partition'"),
@@ -84,21 +88,26 @@ def test_each_job_sees_its_own_gpus(tmp_path):
         GpuLauncher(gpus=[0, 1], gpus_per_job=3).run(jobs, need_results=False)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_running_jobs_save_and_starts_no_more(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "terminal"),
+    [(signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGINT, False)],
+)
+def test_a_signal_lets_the_running_jobs_save_and_starts_no_more(tmp_path, number, terminal):
+    # As a run does: asked once it takes its time to save, a second Ctrl-C stops it at once.
     save = (
-        "import signal; ended = lambda *_: (open('saved', 'w'), os._exit(75)); "
-        "[signal.signal(s, ended) for s in (signal.SIGTERM, signal.SIGINT)]; "
-        "open('here', 'w'); time.sleep(60)"
+        "from fovea.machine.signals import STOP; STOP.listen(); STOP.deferred = True; "
+        "open('here', 'w')\nwhile not STOP.received: time.sleep(0.01)\n"
+        "time.sleep(1); open('saved', 'w'); os._exit(75)"
     )
     jobs = [job(tmp_path, name, save) for name in "abc"]
 
     def send():
         while not all((j.folder / "here").exists() for j in jobs[:2]):
             time.sleep(0.05)
-        if number == signal.SIGINT:  # a terminal sends it to the jobs as well
+        if terminal:  # it sends it to the jobs as well
             for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-                os.kill(int(child), number)
+                if str(tmp_path) in Path(f"/proc/{child}/cmdline").read_text():
+                    os.kill(int(child), number)
         os.kill(os.getpid(), number)
 
     sender = threading.Thread(target=send)
@@ -172,6 +181,33 @@ def test_array_is_submitted_and_waited_for(tmp_path, monkeypatch, capsys):
     assert jobs[0].objective() == 2
     assert log.read_text().count("--wait=60") == 2
     assert "scancel 12" in capsys.readouterr().out
+
+
+def test_a_job_in_the_queue_is_waited_for_and_one_that_was_stopped_may_go_on(
+    tmp_path, monkeypatch, capsys
+):
+    programs, log = tmp_path / "bin", tmp_path / "asked.log"
+    programs.mkdir()
+    stub(programs, "sbatch", f"grep -o 'set --.*' $2 >> {tmp_path}/sent; echo 13")
+    stub(programs, "squeue", f"echo queue >> {log}; [ $(wc -l < {log}) -gt 4 ] || echo 12_1; "
+                             f"[ $(wc -l < {log}) -gt 4 ] || echo 13")  # fmt: skip
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr("fovea.launchers.slurm._POLL_S", 0.01)
+    jobs = [job(tmp_path, name, f"'{name}'") for name in ("queued", "lost", "never")]
+    (tmp_path / "queued" / "slurm_job.txt").write_text("12_1\n")
+    run_folder.write_summary(tmp_path / "queued", state="interrupted")
+    run_folder.write_summary(tmp_path / "lost", state="running")
+    slurm().run(jobs[:2], need_results=True)
+    assert [j.status for j in jobs[:2]] == [75, 137]
+    assert "'lost'" in (tmp_path / "sent").read_text().replace('"', "")
+    assert "'queued'" not in (tmp_path / "sent").read_text()
+    assert "is SLURM job 12_1 already" in capsys.readouterr().out
+    outcomes.note_end(jobs[1].folder, jobs[1].status)
+    assert outcomes.read([jobs[1].folder], []).state == "killed"  # and is run again
+    assert outcomes.read([jobs[0].folder], []).state == "cut"
+    slurm().run(jobs[2:], need_results=True)
+    assert jobs[2].status == 1
+    assert (jobs[2].folder / "slurm.sh").stat().st_mode & 0o077 == 0
 
 
 def test_refused_jobs_and_absent_programs_are_explained(tmp_path, monkeypatch):

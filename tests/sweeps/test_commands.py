@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -49,6 +50,8 @@ def test_a_killed_trial_of_two_ranks_goes_on_and_is_pruned(tmp_path):
     stored = open_study(folder).get_trials()
     assert [trial.state.name for trial in stored] == ["COMPLETE", "PRUNED"]
     assert list(stored[1].intermediate_values) == [1, 2]
+    log = (folder / "1" / "train.log").read_text()
+    assert re.search(r"resume\s+from \S*last\.ckpt", log), "it began anew"
     metrics = pd.read_csv(folder / "1" / "metrics.csv")
     assert metrics["val/loss"].dropna().tolist() == pytest.approx(
         list(stored[1].intermediate_values.values())

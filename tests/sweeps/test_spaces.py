@@ -101,7 +101,10 @@ def test_distributions_are_those_of_the_words():
 
 @pytest.mark.parametrize("space", groups()["sweep"])
 def test_every_space_composes_with_every_example(space):
-    prepared = prepare_arguments("train", ["-m", f"sweep={space}", "data.root=x", "data=folder"])
+    words = ["optimizer.lr=interval(0.1,0.2)"] if space == "typed" else []
+    prepared = prepare_arguments(
+        "train", ["-m", f"sweep={space}", "data.root=x", "data=folder", *words]
+    )
     assert any(f"sweeps/{space}-" in word for word in prepared.words)
 
 
@@ -122,6 +125,12 @@ def test_every_space_composes_with_every_example(space):
         (["sweep=lr_wd", "test=true"], ["test=false", "eval.py"]),
         (["sweep=lr_wd", "sweep.objectives={test/top1:max}"], ["test/top1"]),
         (["sweep=lr_wd", "optimizer.lr=1", "optimizer.weight_decay=0"], ["varies nothing"]),
+        (["sweep=lr_wd", "resume=outputs/x"], ["is one run", "Leave it out"]),
+        (["sweep=lr_wd", "launcher=slurm", "launcher.wait=false"], ["Leave launcher.wait out"]),
+        (["sweep=lr_wd", "launcher=slurm", "launcher.submit=false"], ["Leave launcher.submit"]),
+        (["sweep=lr_wd", "data.check=true"], ["data.check=true trains nothing"]),
+        (["sweep=typed"], ["varies nothing"]),
+        (["optimizer.lr=tag(log,interval(1e-4,1))"], ["add sweep=typed"]),
         (["seed=1,2", "resume=outputs/x"], ["resume=auto"]),
     ],
 )
@@ -151,6 +160,7 @@ def test_the_folder_is_that_of_the_same_command_and_of_no_other():
     others.append(folder(*words, "optimizer.lr=interval(0.1,0.2)"))
     assert len({same[0], *others}) == 4
     assert folder(*words, "sweep.name=mine") == Path("outputs/sweeps/mine")
+    assert folder(*words, "resume=auto") == same[0]
 
 
 def test_test_split_with_other_axes_than_the_seed_is_warned_of(capsys):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fovea.errors import FoveaError
-from fovea.launchers.job import INTERRUPTED, START_AGAIN, Job
+from fovea.launchers.job import INTERRUPTED, Job, exit_status
 from fovea.machine.signals import STOP
 
 _POLL_S = 0.1
@@ -53,7 +53,7 @@ class LocalLauncher:
         waiting, passed_on = deque(jobs), False
         with _signals_noted():
             while True:
-                stopping = STOP.received is not None or _exit_status(jobs) is not None
+                stopping = STOP.received is not None or exit_status(jobs) is not None
                 for slot in slots:
                     if slot.process is not None and slot.process.poll() is not None:
                         _end(slot, quiet=len(slots) > 1)
@@ -65,10 +65,18 @@ class LocalLauncher:
                 if not any(slot.process for slot in slots) and (stopping or not waiting):
                     break
                 time.sleep(_POLL_S)
-        if STOP.received is not None or _exit_status(jobs) == INTERRUPTED:
+        if STOP.received is not None or exit_status(jobs) == INTERRUPTED:
             raise KeyboardInterrupt
-        if (status := _exit_status(jobs)) is not None:
+        if (status := exit_status(jobs)) is not None:
             sys.exit(status)
+
+    def places(self) -> int:
+        """Return how many jobs run at once.
+
+        Raises:
+            FoveaError: this machine has no place for one.
+        """
+        return len(self._environments())
 
     def _environments(self) -> list[dict[str, str]]:
         """Return the variables that each slot adds."""
@@ -151,17 +159,14 @@ def _end(slot: _Slot, quiet: bool) -> None:
     slot.job = slot.process = None
 
 
-def _exit_status(jobs: list[Job]) -> int | None:
-    """Return the status to end with since a job was told to stop, None if none was."""
-    found = {job.status for job in jobs} & {INTERRUPTED, START_AGAIN}
-    return max(found, default=None)  # type: ignore[type-var]
-
-
 def _pass_on(received: signal.Signals, slots: list[_Slot]) -> None:
-    """Let the jobs save and end; a terminal sends Ctrl-C to them by itself."""
+    """Let the jobs save and end."""
+    # A terminal has sent them Ctrl-C by itself, and a second one would stop them at once; a second
+    # SIGTERM does nothing.
+    sent = signal.SIGTERM if received == signal.SIGINT else received
     for slot in slots:
-        if slot.process is not None and received != signal.SIGINT:
-            slot.process.send_signal(received)
+        if slot.process is not None:
+            slot.process.send_signal(sent)
 
 
 @contextlib.contextmanager

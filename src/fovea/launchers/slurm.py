@@ -17,11 +17,13 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from fovea import run_folder
+from fovea import run_folder, run_lock
 from fovea.errors import FoveaError
-from fovea.launchers.job import Job
+from fovea.launchers.job import START_AGAIN, Job
 
 _POLL_S = 10
+_NUMBER = "slurm_job.txt"  # in a run folder: the job or array element that SLURM has it as
+_KILLED = 137  # what a shell gives for signal 9
 # In seconds after the first task of a job has ended: a rank that died ends the others, and rank 0
 # has the time to write its figures and to close its loggers.
 _WAIT_S = 60
@@ -68,28 +70,42 @@ class SlurmLauncher:
         }
 
     def run(self, jobs: list[Job], need_results: bool) -> None:
-        """Submit ``jobs``, and wait for them if asked to; see `fovea.launchers.Launcher`."""
+        """Submit ``jobs``, and wait for them if asked to; see `fovea.launchers.Launcher`.
+
+        One that is in the queue already, from an earlier command, is not submitted again.
+        """
         if self.submit and shutil.which("sbatch") is None:
             raise FoveaError(
                 "launcher=slurm: there is no sbatch on this machine. Type the command on a login "
                 "node of the cluster, or write the batch file only: launcher.submit=false"
             )
+        new = [job for job in jobs if not (self.submit and _is_queued(job))]
+        if new:
+            self._hand_over(new)
+        if self.submit and (self.wait is True or (self.wait == "auto" and need_results)):
+            _wait_for(jobs)
+
+    def _hand_over(self, jobs: list[Job]) -> None:
+        """Write the batch file of ``jobs`` and, if asked to, submit it."""
         folder = jobs[0].folder if len(jobs) == 1 else jobs[0].folder.parent
         # A sweeper that submits several batches: one file each.
         file = folder / f"slurm-{jobs[0].name}.sh" if len(jobs) > 1 else folder / "slurm.sh"
+        file.touch(mode=0o600)  # commands may hold passwords
+        file.chmod(0o600)
         file.write_text(self.batch_file(jobs, folder), encoding="utf-8")
         if not self.submit:
             print(f"\nTo submit {len(jobs)} job(s): sbatch {shlex.quote(str(file))}")
             return
         number = _submit(file)
+        for index, job in enumerate(jobs):
+            name = f"{number}_{index}" if len(jobs) > 1 else number
+            (job.folder / _NUMBER).write_text(name + "\n")
         log = f"{folder}/slurm-{number}{'_*' if len(jobs) > 1 else ''}.log"
         print(
             f"\nSLURM job {number}: {len(jobs)} run(s)\n  queue    squeue -j {number}\n"
             f"  follow   tail -f {log}\n  cancel   scancel {number}\n  file     {file}",
             flush=True,
         )
-        if self.wait is True or (self.wait == "auto" and need_results):
-            _wait_for(number, jobs)
 
     def batch_file(self, jobs: list[Job], folder: Path) -> str:
         """Return the text of the batch file for ``jobs``, whose logs go to ``folder``."""
@@ -138,21 +154,50 @@ def _submit(file: Path) -> str:
     return done.stdout.strip().split(";")[0]  # "12" or "12;cluster"
 
 
-def _wait_for(number: str, jobs: list[Job]) -> None:
+def _is_queued(job: Job) -> bool:
+    """Return whether an earlier command has submitted ``job`` and SLURM still has it."""
+    try:
+        name = (job.folder / _NUMBER).read_text().strip()
+    except FileNotFoundError:
+        return False
+    queued = _queued(name.partition("_")[0])
+    if queued is None:
+        raise FoveaError(
+            f"SLURM does not say whether job {name}, submitted for {job.folder}, is still in its "
+            "queue: squeue fails. Type the command again later"
+        )
+    if name in queued:
+        print(f"{job.title()}\n  is SLURM job {name} already", flush=True)
+    return name in queued
+
+
+def _wait_for(jobs: list[Job]) -> None:
     """Set the status of each job when it has left the queue, by what its run folder says."""
     print("Waiting; Ctrl-C leaves the jobs in the queue.", flush=True)
+    names = {job.name: (job.folder / _NUMBER).read_text().strip() for job in jobs}
     absent: dict[str, int] = {}
-    while any(job.status is None for job in jobs):
+    while waiting := [job for job in jobs if job.status is None]:
         time.sleep(_POLL_S)
-        queued = _queued(number)
-        for index, job in enumerate(jobs):
-            gone = queued is not None and not {number, f"{number}_{index}"} & queued
+        numbers = {names[job.name].partition("_")[0] for job in waiting}
+        queued = {number: _queued(number) for number in numbers}
+        for job in waiting:
+            there = queued[names[job.name].partition("_")[0]]
+            gone = there is not None and names[job.name] not in there
             absent[job.name] = absent.get(job.name, 0) + 1 if gone else 0
             # Twice: a shared file system may be a moment behind.
-            if job.status is None and absent[job.name] >= 2:
+            if absent[job.name] >= 2 and run_lock.holder(job.folder) is None:
                 state = run_folder.read_summary(job.folder).get("state")
-                job.status = 0 if state in {"finished", "pruned"} else 1
+                job.status = _status_after(state)
                 print(f"[{job.name}] {state}, objective {job.objective()}", flush=True)
+
+
+def _status_after(state: str | None) -> int:
+    """Return the exit status of a job that has left the queue with ``state`` in its summary."""
+    if state == "running":  # it could not write: no memory, or its node was lost
+        return _KILLED
+    if state == "interrupted":  # scancel
+        return START_AGAIN
+    return 0 if state in {"finished", "pruned"} else 1
 
 
 def _queued(number: str) -> set[str] | None:

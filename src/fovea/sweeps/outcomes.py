@@ -70,8 +70,8 @@ def note_end(folder: Path, status: int | None) -> None:
         folder: of the run.
         status: of its process; None where nobody knows.
     """
-    if status in {None, 0, INTERRUPTED, START_AGAIN}:
-        return
+    if status in {None, 0, INTERRUPTED, START_AGAIN} or run_lock.holder(folder) is not None:
+        return  # or another process is at it
     assert status is not None
     # A shell in between turns signal 9 into status 137.
     number = -status if status < 0 else status - 128

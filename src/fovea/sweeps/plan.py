@@ -10,6 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from fovea.errors import FoveaError
+from fovea.safety.redaction import redact, redact_words
 from fovea.sweeps.checking import APART, OPEN, RECORD
 from fovea.sweeps.parameters import text_of
 from fovea.sweeps.sampling import Settings
@@ -29,7 +30,7 @@ class Plan:
         space: what trials choose from.
         objectives: {name: "min" or "max"}.
         seeds: of each trial; [None] leaves it to ``seed``.
-        workers: at a time.
+        workers: at a time; None: as many as the launcher has places.
         retry_failed: whether to run failed trials once more.
     """
 
@@ -41,12 +42,14 @@ class Plan:
         self.objectives: dict[str, str] = sweep["objectives"] or monitor
         self.space = Space(sweep["space"], sweep["fixed"], words)
         self.seeds: list[int | None] = sweep["seeds"] or [None]
-        self.workers: int = sweep["workers"]
+        self.workers: int | None = sweep["workers"]
         self.retry_failed: bool = sweep["retry_failed"]
+        # The callback reports the monitored metric alone: judged by another, no report would tell.
+        self._reports = self.objectives == monitor
         self.settings = Settings(
             n_trials=sweep["n_trials"],
             sampler=sweep["sampler"],
-            pruner="none" if len(self.objectives) > 1 else sweep["pruner"],
+            pruner=sweep["pruner"] if self._reports else "none",
             objectives=self.objectives,
             seed=sweep["seed"],
             startup_trials=sweep["startup_trials"],
@@ -54,9 +57,9 @@ class Plan:
             max_epochs=int(config.trainer.max_epochs),
         )
         self._record = {
-            **{key: value for key, value in sweep.items() if key not in OPEN},
+            **{key: redact(value) for key, value in sweep.items() if key not in OPEN},
             "objectives": self.objectives,
-            "shared": [word for word in self.space.shared if not word.startswith(APART)],
+            "shared": redact_words([w for w in self.space.shared if not w.startswith(APART)]),
         }
 
     def default(self, key: str) -> str | None:
@@ -74,17 +77,19 @@ class Plan:
         return [self.folder / self.name_of(number, seed) for seed in self.seeds]
 
     def own(self, number: int, seed: int | None) -> list[str]:
-        """Return the overrides that make a run one of this sweep: folder, seed, reports."""
+        """Return the overrides that make a run one of this sweep: folder, seed, reports.
+
+        One that was cut off goes on.
+        """
         monitor = self._config.monitor.metric
-        report = len(self.objectives) == 1 and seed == self.seeds[0]
         node = {
             "_target_": "fovea.sweeps.pruning.Pruning",
             "study": str(self.folder),
             "trial": number,
             "monitor": str(monitor),
-            "report": report,
+            "report": self._reports and seed == self.seeds[0],
         }
-        words = [f"hydra.sweep.subdir={self.name_of(number, seed)}"]
+        words = [f"hydra.sweep.subdir={self.name_of(number, seed)}", "resume=auto"]
         words += [f"++callbacks.pruning.{key}={_quoted(value)}" for key, value in node.items()]
         return words if seed is None else [*words, f"seed={seed}"]
 

@@ -23,7 +23,8 @@ class Pruning(Callback):
         study: folder of the sweep.
         trial: number of the trial in the study.
         monitor: metric to report.
-        report: whether to report at all: not with several objectives, nor for a second seed.
+        report: whether to report at all: not for a second seed, nor where the study goes by
+            something else than ``monitor``.
 
     Attributes:
         pruned: whether the study has given this run up.

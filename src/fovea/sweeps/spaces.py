@@ -61,7 +61,7 @@ class Space:
     """
 
     def __init__(self, tree: Mapping[str, Any], fixed: Mapping[str, Any], words: list[str]) -> None:
-        overrides = [o for o in parse(words) if not _of_sweep(key_of(o))]
+        overrides = [o for o in parse(words) if not _of_study(key_of(o))]
         typed = {key_of(override) for override in overrides}
         self.root = _block(tree, {}, typed)
         swept = [o for o in overrides if o.is_sweep_override()]
@@ -140,8 +140,9 @@ class Space:
                         )
 
 
-def _of_sweep(key: str) -> bool:
-    return key == "sweep" or key.startswith("sweep.")
+def _of_study(key: str) -> bool:
+    # Its trials go on (resume=auto) by themselves.
+    return key in {"sweep", "resume"} or key.startswith("sweep.")
 
 
 def _block(tree: Mapping[str, Any], conditions: Conditions, typed: set[str]) -> Block:

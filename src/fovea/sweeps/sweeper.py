@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import FrozenTrial, TrialState
 
 from fovea import run_folder
+from fovea.launchers import BasicLauncher, LocalLauncher
+from fovea.safety.redaction import redact_command
 from fovea.sweeps import outcomes, table
-from fovea.sweeps.checking import RECORD, basic_record
 from fovea.sweeps.plan import Plan
 from fovea.sweeps.sampling import suggest
 from fovea.sweeps.study import STATES, Claim, Trials, best, facts
@@ -44,15 +42,19 @@ def run_study(config: DictConfig, words: list[str], launcher: Launcher) -> NoRet
     plan = Plan(config, words)
     plan.record()
     trials = Trials(plan.folder, plan.settings, plan.runs)
-    here, helper = config.hydra.runtime.choices.launcher == "basic", _HELPER in os.environ
+    helper, places = _HELPER in os.environ, instantiate(config.launcher)
+    here, workers = isinstance(places, BasicLauncher), plan.workers or _places(places)
     if plan.retry_failed and not helper:
         trials.retry_failed()
-    helpers = _start_helpers(plan.workers - 1) if here else []
+    helpers = _start_helpers(workers - 1) if here else []
     runner = _Runner(plan, trials, launcher)
     try:
-        runner.run(1 if here else plan.workers, wait=not helper)
-    except KeyboardInterrupt:
-        print(f"\nInterrupted. The same command goes on with {plan.folder}", file=sys.stderr)
+        runner.run(1 if here else workers, wait=not helper)
+    except BaseException as error:
+        for process in helpers:
+            process.terminate()  # they save; where a terminal has sent them Ctrl-C it does nothing
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            print(f"\nInterrupted. The same command goes on with {plan.folder}", file=sys.stderr)
         raise
     finally:
         for process in helpers:
@@ -101,6 +103,8 @@ class _Runner:
             self._launch([(claim, seed) for claim in going for seed in seeds[1:]])
         for claim in claims:
             outcome = self._outcome(claim, seeds)
+            if outcome.state == "cut":  # it would be taken again, and again
+                outcome = outcomes.Outcome("failed", error="ended without a result")
             self.trials.finish(claim, outcome)
             values = dict(zip(self.plan.objectives, outcome.values or [], strict=False))
             shown = ", ".join(f"{name} {value:.5g}" for name, value in values.items())
@@ -112,20 +116,27 @@ class _Runner:
         return outcomes.read(folders, list(self.plan.objectives))
 
     def _launch(self, jobs: list[tuple[Claim, int | None]]) -> None:
-        """Run one job for each trial and seed; those that never began are noted as failed."""
+        """Run one job for each trial and seed that has no end yet."""
+        jobs = [(claim, seed) for claim, seed in jobs if not self._ended(claim, seed)]
+        if not jobs:
+            return
         overrides = [self._overrides(claim, seed) for claim, seed in jobs]
-        folders = [self.plan.folder / self.plan.name_of(claim.number, seed) for claim, seed in jobs]
-        errors: list[str | None] = [None] * len(jobs)
         try:
-            returns = self.launcher.launch(overrides, initial_job_idx=jobs[0][0].number)
-            errors = [str(r._return_value) if r.status == JobStatus.FAILED else None
-                      for r in returns]  # fmt: skip
+            self.launcher.launch(overrides, initial_job_idx=jobs[0][0].number)
         except (HydraException, OmegaConfBaseException) as error:  # settings that do not compose
-            errors = [str(error)] * len(jobs)
-        for folder, reason in zip(folders, errors, strict=True):
-            if reason is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                run_folder.write_summary(folder, state="failed", error=reason)
+            if len(jobs) > 1:  # no job was started yet: alone, each shows whether it is the one
+                for job in jobs:
+                    self._launch([job])
+                return
+            ((claim, seed),) = jobs
+            folder = self.plan.folder / self.plan.name_of(claim.number, seed)
+            folder.mkdir(parents=True, exist_ok=True)
+            run_folder.write_summary(folder, state="failed", error=str(error))
+
+    def _ended(self, claim: Claim, seed: int | None) -> bool:
+        """Return whether a trial that was begun before has run to its end with this seed."""
+        begun = "words" in claim.trial.user_attrs  # else the folder is of another study
+        return begun and self._outcome(claim, [seed]).state in {"finished", "pruned", "failed"}
 
     def _overrides(self, claim: Claim, seed: int | None) -> list[str]:
         sampled = self.plan.space.sample(lambda p: suggest(claim.trial, p), self.plan.default)
@@ -145,6 +156,14 @@ def _start_helpers(count: int) -> list[subprocess.Popen[bytes]]:
     """Start ``count`` more workers: the same command, as if it had been typed in other shells."""
     command = [sys.executable, *sys.argv, "sweep.workers=1"]
     return [subprocess.Popen(command, env={**os.environ, _HELPER: "1"}) for _ in range(count)]
+
+
+def _places(launcher: Any) -> int:
+    """Return how many jobs ``launcher`` runs side by side by itself."""
+    if isinstance(launcher, LocalLauncher):
+        return launcher.places()
+    print("One trial at a time. For eight: sweep.workers=8", flush=True)
+    return 1
 
 
 def _entries(plan: Plan, trials: list[FrozenTrial]) -> list[Entry]:
@@ -180,56 +199,10 @@ def _conclude(plan: Plan, trials: Trials) -> bool:
     for trial in winners:
         shared = [word for word in plan.space.shared if not word.startswith("launcher")]
         words = [*shared, *trial.user_attrs.get("words", [])]
-        print("  " + shlex.join(["python", "src/train.py", *words]))
+        print("  " + redact_command(["python", "src/train.py", *words]))
     print("\nFiles:")
     for path in [plan.folder / "sweep.csv", *pictures]:
         print(f"  {os.path.relpath(path)}")
     sys.stdout.flush()
     again = {trial.user_attrs.get("again") for trial in found}
     return any(t.state == TrialState.FAIL and t.number not in again for t in found)
-
-
-def record_basic(config: DictConfig, words: list[str]) -> None:
-    """Write sweep.yaml of a basic sweep, by which ``resume=auto`` finds it again."""
-    folder = Path(config.hydra.sweep.dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    table.replace_file(folder / RECORD, yaml.safe_dump(basic_record(words), allow_unicode=True))
-
-
-def report_basic(config: DictConfig, jobs: list[list[str]]) -> None:
-    """Print and write the table of a basic sweep, and that over seeds where ``seed`` was swept.
-
-    Args:
-        config: composed by Hydra, its own node included.
-        jobs: the overrides of each, in order.
-
-    Raises:
-        SystemExit: with status 1, since jobs failed.
-    """
-    monitor = OmegaConf.select(config, "monitor")
-    if monitor is None:  # not training
-        return
-    folder, objectives = Path(config.hydra.sweep.dir), {str(monitor.metric): str(monitor.mode)}
-    same = set.intersection(*map(set, jobs))
-    entries = []
-    for i, job in enumerate(jobs):
-        summary: dict[str, Any] = run_folder.read_summary(folder / str(i))
-        value = summary.get("objective") if summary.get("state") == "finished" else None
-        params = dict(word.split("=", 1) for word in job if word not in same)
-        entries.append(
-            Entry(
-                str(i), str(summary.get("state", "")), params, None if value is None else [value],
-                seconds=summary.get("seconds"), folder=str(i), error=summary.get("error"),
-            )
-        )  # fmt: skip
-    table.write(folder / "sweep.csv", entries, objectives)
-    text = table.text(entries, objectives)
-    if any("seed" in entry.params for entry in entries):
-        means = table.over_seeds(entries)
-        table.write(folder / "sweep_over_seeds.csv", means, objectives)
-        text += "\n\nOver seeds, mean ± standard deviation:\n" + table.text(means, objectives)
-    table.replace_file(folder / "sweep.txt", text + "\n")
-    print(f"\nsweep {folder.name}:\n\n{text}\n\n  {os.path.relpath(folder / 'sweep.csv')}",
-          flush=True)  # fmt: skip
-    if any(entry.state == "failed" for entry in entries):
-        sys.exit(1)
