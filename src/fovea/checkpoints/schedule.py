@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from fovea.checkpoints import generations
@@ -117,8 +117,10 @@ class LastCheckpoint(Callback):
         """Note where the loops stand; the save waits until this epoch's metrics are logged."""
         self._saved_step = -1  # a checkpoint of this step may be one from within the validation
         loops = copy.deepcopy(trainer.fit_loop.state_dict())
-        if not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
-            # Ended by max_time, or by a validation within it: a run that goes on finishes it.
+        timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+        in_time = all((timer.time_remaining() or 1) > 0 for timer in timers)
+        if not (in_time or trainer.fit_loop.epoch_loop._num_ready_batches_reached()):
+            # The time was over within the epoch: a run that goes on finishes it.
             for counts in (loops["epoch_progress"]["total"], loops["epoch_progress"]["current"]):
                 counts["processed"] = counts["completed"]
         self._epoch_end = trainer.current_epoch, loops
