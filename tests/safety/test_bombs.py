@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import urllib.request
 import zlib
 from pathlib import Path
 
@@ -183,6 +184,7 @@ def test_cifar_s_pickles_are_read_only_with_their_published_sum(tmp_path, monkey
         (folder / name).write_bytes(pickle.dumps(Evil()))
     with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as tar:
         tar.add(folder, "../escaped")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies it began with
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # no network
     with pytest.raises(FoveaError, match="CIFAR-10 is neither"):
