@@ -43,6 +43,9 @@ from fovea.tracking.metrics_csv import read_rows
 ENDED_BY_KILL = (-signal.SIGKILL, -signal.SIGTERM, 75)
 """Exit statuses of commands that were killed: 75 after SIGTERM with a checkpoint written."""
 
+GRACE = 60
+"""Seconds from SIGTERM to SIGKILL, as schedulers have it."""
+
 SHARE_WRITING = 0.4
 """Kills that wait for a checkpoint to be written; the others come at any time."""
 
@@ -133,8 +136,11 @@ class Drill:
             return
         writing = bool(self._partial_files(name))
         job.send(number)
-        if job.wait() == 0:  # it had just ended by itself
-            return
+        try:
+            if job.wait(GRACE) == 0:  # it had just ended by itself
+                return
+        except TimeoutError:  # a rank that waits for one which is gone already: killed by now
+            pass
         if number == signal.SIGKILL:
             writing = bool(self._partial_files(name))  # half a file was left
         self.result.sigkill += number == signal.SIGKILL
