@@ -106,7 +106,7 @@ class LastCheckpoint(Callback):
         if self._in_validation and batch_idx < self._common_batches:
             number, due = self._agreement.exchange(STOP.number, 0)
             _stop_if_asked(number)
-            if due:  # asked for by the step before: the epoch's end saves in a moment
+            if due:  # no step begins here: the clock asks again at the next that does
                 self._told = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
