@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +14,7 @@ import torch
 from process import arguments, environment, folder_of, run
 
 RUN = (
-    "data.limit_per_class=16", "data.batch_size=32", "trainer.max_epochs=5", "logger=none",
+    "data.limit_per_class=16", "data.batch_size=32", "trainer.max_epochs=12", "logger=none",
     "trainer.log_every_n_steps=1", "model=timm", "model.name=test_resnet",
 )  # fmt: skip
 
@@ -36,13 +35,12 @@ def assert_same(a, b):
     assert a["global_step"] == b["global_step"]
 
 
-def interrupt(process, after, log):
-    """Press Ctrl-C once ``after`` was printed; return all that was printed."""
+def interrupt(process, after):
+    """Press Ctrl-C as soon as ``after`` is printed; return all that was printed."""
     printed = []
     for line in process.stdout:
         printed.append(line)
         if after in line:
-            time.sleep(log)
             process.send_signal(signal.SIGINT)
             break
     return "".join(printed) + process.stdout.read()
@@ -53,7 +51,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on_and_the_end_is_the_same(uncut, tmp_p
         arguments("train", *RUN), cwd=tmp_path, env=environment(), text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    out = interrupt(process, after="epoch 2/5", log=0.45)
+    out = interrupt(process, after="epoch  2/12")
     assert process.wait(timeout=120) == 130, out
     assert "Traceback" not in out
     (folder,) = (tmp_path / "outputs").iterdir()
@@ -101,10 +99,10 @@ def test_a_moved_run_with_a_damaged_checkpoint_is_made_longer(uncut, tmp_path):
     folder = shutil.move(shutil.copytree(uncut, tmp_path / "copy"), tmp_path / "moved")
     last = folder / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
-    done = run("train", f"resume={folder}", "trainer.max_epochs=6", cwd=tmp_path)
-    assert "trainer.max_epochs: 5 -> 6" in done.stdout
+    done = run("train", f"resume={folder}", "trainer.max_epochs=13", cwd=tmp_path)
+    assert "trainer.max_epochs: 12 -> 13" in done.stdout
     assert f"{last} is damaged: its end is missing. last-1.ckpt is used" in done.stdout
-    assert pd.read_csv(folder / "metrics.csv")["step"].tolist() == list(range(30))
+    assert pd.read_csv(folder / "metrics.csv")["step"].tolist() == list(range(65))
     best = json.loads((folder / "summary.json").read_text())["best_checkpoint"]
     assert best == str(folder / "checkpoints" / "best.ckpt")
     assert not list(tmp_path.glob("outputs/*")), "nothing is written elsewhere"
