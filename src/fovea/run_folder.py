@@ -10,6 +10,7 @@
         metrics.csv        the curves
         summary.json       state, final metrics, objective, best checkpoint, seconds
         checkpoints/       best.ckpt; last.ckpt, and last-1.ckpt, what that was before
+        predictions/       val.npz and, if it was touched, test.npz, of the best checkpoint
         report/            curves, confusion matrix, worst mistakes as PNG; tables as CSV
 
 Nothing here imports torch.
@@ -33,6 +34,7 @@ from fovea.errors import FoveaError, did_you_mean
 from fovea.safety.redaction import redact, redact_words
 
 CHECKPOINTS = "checkpoints"
+PREDICTIONS = "predictions"
 
 
 def checkpoint(reference: str | Path, which: str = "best") -> Path:
@@ -62,6 +64,37 @@ def checkpoint(reference: str | Path, which: str = "best") -> Path:
     raise FoveaError(
         f"{reference} holds no {CHECKPOINTS}/best.ckpt or last.ckpt. Was the run ended before its "
         "first epoch was over? Give a run that has one, or the path of a .ckpt file."
+    )
+
+
+def predictions(reference: str | Path, split: str) -> Path:
+    """Return the file of predictions on ``split`` that ``reference`` names.
+
+    Args:
+        reference: the folder of a run or of an evaluation, or such a file itself.
+        split: "train", "val" or "test"; not asked of a file.
+
+    Raises:
+        FoveaError: there is no such file or folder, or it holds no predictions on the split.
+    """
+    path = Path(reference).expanduser()
+    if path.is_file():
+        return path.resolve()
+    if not path.is_dir():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, siblings) or _newest(path.parent)
+        raise FoveaError(
+            f"{reference}: no such run folder or file of predictions (looked in {Path.cwd()})."
+            + hint
+        )
+    found = path / PREDICTIONS / f"{split}.npz"
+    if found.is_file():
+        return found.resolve()
+    others = ", ".join(sorted(file.stem for file in found.parent.glob("*.npz")))
+    run = reference if has_checkpoint(path) else "outputs/<run>"
+    raise FoveaError(
+        f"{reference} holds no predictions on '{split}'{others and f', only on {others}'}. "
+        f"To make them: python src/eval.py ckpt={run} split={split}"
     )
 
 

@@ -1,123 +1,327 @@
 import csv
 import json
+import re
+from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import (
-    balanced_accuracy_score,
-    f1_score,
-    log_loss,
-    precision_recall_fscore_support,
-    top_k_accuracy_score,
-)
+from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from fovea.errors import FoveaError
 from fovea.evaluation import Predictions, write_report
-from fovea.evaluation.report import per_class_table, summarize
+from fovea.evaluation.calibration import fit_temperature
+from fovea.evaluation.findings import usable_val
+from fovea.evaluation.sections import Section
+
+NAN = float("nan")
+AWKWARD = (
+    "<script>alert(1)</script>",
+    "=cmd|'/c calc'!A1",
+    "a|b",
+    "🐈",
+    "שלום",
+    "x" * 200,
+    "\udcff bytes",
+    "new\nline",
+    "$1_{",
+    '" onload="x',
+    "",
+    "[l](javascript:x)",
+)
 
 
-def predict(n: int = 300, k: int = 7) -> Predictions:
-    generator = torch.Generator().manual_seed(1)
+class Page(HTMLParser):
+    """What a browser makes of a page: its text, its tables, what it would load and where it leads.
+
+    Fails at a tag that is not closed, or closed twice.
+    """
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.text, self.images, self.links, self.tables, self.scripts = (
+            [] for _ in range(6)
+        )
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        assert not [name for name in attrs if name.startswith("on")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(attrs["src"])
+        elif tag == "a":
+            self.links.append(attrs["href"])
+        elif tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in {"td", "th"}:
+            self.tables[-1][-1].append("")
+        elif tag == "script":
+            assert "src" not in attrs
+            self.scripts.append(attrs)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in {"script", "style"}:
+            return
+        self.text.append(data)
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += data
+
+    def rows(self, head):
+        """Return the rows below the table whose first row begins with ``head``."""
+        for table in self.tables:
+            if table[0][: len(head)] == head:
+                return table[1:]
+        raise AssertionError(f"no table with {head}: {[table[0] for table in self.tables]}")
+
+
+def predict(n, k, seed=1, names=(), **about):
+    generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(k, (n,), generator=generator)
-    labels[:100] = 2
-    logits = torch.randn(n, k, generator=generator)
-    logits[torch.arange(n), labels] += 1.5
-    return Predictions(torch.arange(n) * 2, labels, logits)
+    logits = 2 * torch.randn(n, k, generator=generator)
+    logits[torch.arange(n), labels] += 4
+    names = names or tuple(f"name {i}" for i in range(k))
+    paths = tuple(f"images/{i}.png" for i in range(n))
+    return Predictions(torch.arange(n), labels, logits, paths, names, about)
 
 
-def image(index: int) -> torch.Tensor:
-    return torch.full((3, 16, 16), index % 255, dtype=torch.uint8)
+def image(index):
+    return torch.full((3 if index % 2 else 1, 16, 16), index % 255, dtype=torch.uint8)
 
 
-def test_report_writes_what_it_says(tmp_path) -> None:
-    predictions = predict()
-    names = [f"name {i}" for i in range(7)]
+def numbers(files):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(files["metrics"].read_text(), parse_constant=refuse)
+
+
+def test_a_whole_report(tmp_path):
+    predictions = predict(300, 7, split="test", run="run_1", ckpt="best.ckpt", unreadable=["x"])
+    val = predict(200, 7, seed=2, split="val")
+    stale = tmp_path / "report" / "roc.png"
+    stale.parent.mkdir()
+    stale.write_text("of an earlier report")
     files = write_report(
         tmp_path / "report",
         predictions,
-        names,
-        image,
-        lambda i: f"images/{i}.png" if i else "images/\udcff.png",
-        metrics={"test/loss": 0.5, "test/top5": float("nan")},
+        val=val,
+        images_of=image,
+        metrics={"test/loss": 0.5, "test/top5": NAN},
+        cost={"parameters": 11_170_000, "latency_ms": 1.25},
+        sections=[Section("What was added", pd.DataFrame({"a": [1, NAN]}), text="in words")],
     )
-    assert {path.name for path in files.values()} == {
-        "metrics.json", "per_class.csv", "predictions.csv", "confusion_matrix.png", "mistakes.png",
+    figures = {
+        "classes", "confusion_matrix", "reliability", "accuracy_by_confidence", "mistakes",
+        "least_sure_hits",
     }  # fmt: skip
-    assert all(path.is_file() for path in files.values())
-    scores = json.loads(files["metrics"].read_text())
+    tables = {"report", "report_markdown", "metrics", "per_class", "predictions"}
+    assert set(files) == tables | figures
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        path.name for path in files.values()
+    }
+    for name in figures:
+        with Image.open(files[name]) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 300
+
+    scores = numbers(files)
+    right = predictions.predicted == predictions.labels
+    assert scores["top1"] == pytest.approx(right.double().mean().item())
     assert scores["test/loss"] == 0.5
     assert scores["test/top5"] is None
-    assert scores["samples"] == 300
+    assert scores["temperature"] == pytest.approx(fit_temperature(val))
+    assert scores["about"]["run"] == "run_1"
+    low, high = scores["intervals"]["top1"]
+    assert low < scores["top1"] < high
+
+    page = Page(files["report"])
+    text = "".join(page.text)
+    assert "run_1 on test" in text
+    assert "1 files could not be read" in text
+    assert len(page.images) == len(figures)
+    assert all(source.startswith("data:image/png;base64,") for source in page.images)
+    top1 = next(row for row in page.rows(["score", "value"]) if row[0] == "top1")
+    assert top1[1] == f"{100 * scores['top1']:.2f} %"
+    assert top1[2:4] == [f"{100 * low:.2f} %", f"{100 * high:.2f} %"]
+    assert any(["parameters", "11,170,000"] in table for table in page.tables)
+    assert page.rows(["a"]) == [["1"], ["–"]]
+
+    markdown = files["report_markdown"].read_text(encoding="utf-8")
+    for name in figures:
+        assert f"]({name}.png)" in markdown
+    assert "| ckpt | best.ckpt |" in markdown
+    assert "data:" not in markdown
+
+
+def test_tables_of_classes_and_predictions_say_what_was_predicted(tmp_path):
+    predictions = predict(300, 7, split="val")
+    files = write_report(tmp_path, predictions)
     rows = list(csv.DictReader(files["predictions"].open(encoding="utf-8")))
     assert len(rows) == 300
-    assert rows[5]["path"] == "images/10.png"
-    assert rows[5]["label"] == names[predictions.labels[5]]
-    assert rows[5]["prediction"] == names[predictions.predicted[5]]
-    assert float(rows[5]["probability"]) == pytest.approx(
-        predictions.probabilities[5].max().item(), abs=1e-5
-    )
+    assert rows[5]["path"] == "images/5.png"
+    assert rows[5]["label"] == f"name {predictions.labels[5]}"
+    assert rows[5]["prediction"] == f"name {predictions.predicted[5]}"
+    sure = predictions.logits[5].softmax(dim=0).max().item()
+    assert float(rows[5]["probability"]) == pytest.approx(sure, abs=1e-5)
     assert sum(row["correct"] == "True" for row in rows) == int(predictions.correct.sum())
-    with Image.open(files["mistakes"]) as sheet:
-        assert sheet.format == "PNG"
+    matrix = confusion_matrix(predictions.labels, predictions.predicted)
+    classes = pd.read_csv(files["per_class"])
+    assert classes["correct"].tolist() == np.diag(matrix).tolist()
+    page = Page(files["report"])
+    shown = page.rows(["class", "name", "samples", "accuracy"])
+    assert [row[2] for row in shown] == [str(n) for n in matrix.sum(axis=1)]
+    assert [row[3] for row in shown] == [
+        f"{100 * share:.2f} %" for share in np.diag(matrix) / matrix.sum(axis=1)
+    ]
+    np.fill_diagonal(matrix, 0)
+    pairs = page.rows(["true", "predicted", "count"])
+    assert int(pairs[0][2]) == matrix.max()
+    # The val split is what would be fitted on: not a warning, but said.
+    assert "This is the val split itself" in "".join(page.text)
+    assert numbers(files)["warnings"] == [
+        "The images were not at hand, so the sheets of pictures are left out."
+    ]
+    assert "mistakes" not in files
 
 
-def test_summary_agrees_with_sklearn() -> None:
-    predictions = predict()
-    scores = summarize(predictions)
-    y, p = predictions.labels.numpy(), predictions.logits.double().softmax(1).numpy()
-    guess = p.argmax(1)
-    assert scores["top1"] == pytest.approx(np.mean(y == guess))
-    assert scores["top5"] == pytest.approx(top_k_accuracy_score(y, p, k=5))
-    assert scores["nll"] == pytest.approx(log_loss(y, p), rel=1e-6)
-    assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(y, guess))
-    assert scores["macro_f1"] == pytest.approx(f1_score(y, guess, average="macro"))
+def test_two_classes_have_roc_and_a_threshold_from_val(tmp_path):
+    predictions = predict(200, 2, names=("healthy", "ill"), split="test")
+    val = predict(300, 2, seed=3, split="val")
+    val = Predictions(val.indices, val.labels, val.logits, (), ("healthy", "ill"), val.about)
+    files = write_report(tmp_path, predictions, val=val)
+    found = numbers(files)["binary"]
+    score = predictions.logits.double().softmax(dim=1)[:, 1].numpy()
+    truth = predictions.labels.numpy()
+    assert found["auroc"] == pytest.approx(roc_auc_score(truth, score))
+    called = score >= found["threshold"]
+    counts = confusion_matrix(truth, called)
+    page = Page(files["report"])
+    assert page.rows(["", "called ill", "called healthy"]) == [
+        ["truly ill", str(counts[1, 1]), str(counts[1, 0])],
+        ["truly healthy", str(counts[0, 1]), str(counts[0, 0])],
+    ]
+    sensitivity = page.rows(["at the threshold"])[0]
+    assert sensitivity[1] == f"{100 * counts[1, 1] / counts[1].sum():.2f} %"
+    # On val itself no other threshold has a larger sum of sensitivity and specificity.
+    val_score = val.logits.double().softmax(dim=1)[:, 1].numpy()
+
+    def youden(threshold):
+        table = confusion_matrix(val.labels, val_score >= threshold)
+        return table[1, 1] / table[1].sum() + table[0, 0] / table[0].sum()
+
+    assert youden(found["threshold"]) == pytest.approx(max(map(youden, val_score)))
+    assert {"roc", "precision_recall"} <= set(files)
 
 
-def test_calibration_error_by_hand() -> None:
-    sure = torch.tensor([[0.9, 0.1]]).log().repeat(10, 1)
-    labels = torch.tensor([0] * 6 + [1] * 4)  # right six times of ten, at 90 % confidence
-    scores = summarize(Predictions(torch.arange(10), labels, sure))
-    assert scores["calibration_error"] == pytest.approx(0.3, abs=1e-6)
-    assert "top5" not in scores
+def test_names_can_do_no_harm(tmp_path):
+    predictions = predict(60, 12, names=AWKWARD, split=AWKWARD[0], ckpt=AWKWARD[6])
+    paths = tuple(f"{AWKWARD[i % 12]}/{AWKWARD[i % 12]}{i}" for i in range(60))
+    predictions = Predictions(
+        predictions.indices, predictions.labels, predictions.logits, paths, AWKWARD,
+        predictions.about,
+    )  # fmt: skip
+    files = write_report(tmp_path, predictions, images_of=image)
+    page = Page(files["report"])
+    assert len(page.scripts) == 1  # the sorting of tables
+    assert sorted(page.links)[-1] == "per_class.csv"
+    assert all(link.startswith("#") for link in page.links if link != "per_class.csv")
+    names = [row[1] for row in page.rows(["class", "name"])]
+    assert names[:6] == list(AWKWARD[:6])
+    assert names[6] == r"\udcff bytes"
+    markdown = files["report_markdown"].read_text(encoding="utf-8")
+    assert not re.search(r"(?<!\\)<script", markdown)
+    assert not re.search(r"(?<!\\)\]\(javascript", markdown)
+    line = next(line for line in markdown.splitlines() if line.startswith("| 2 | a"))
+    assert line.startswith(r"| 2 | a\|b |")
+    rows = list(csv.DictReader(files["per_class"].open(encoding="utf-8")))
+    assert rows[1]["name"] == "'=cmd|'/c calc'!A1"
+    assert rows[7]["name"] == "new\nline"
+    assert len(list(csv.DictReader(files["predictions"].open(encoding="utf-8")))) == 60
 
 
-def test_per_class_table_agrees_with_sklearn_and_names_the_worst_confusion() -> None:
-    predictions = predict()
-    table = per_class_table(predictions, list("abcdefg"))
-    y, guess = predictions.labels.numpy(), predictions.predicted.numpy()
-    precision, recall, f1, support = precision_recall_fscore_support(y, guess)
-    np.testing.assert_allclose(table["precision"], precision)
-    np.testing.assert_allclose(table["recall"], recall)
-    np.testing.assert_allclose(table["f1"], f1)
-    assert table["samples"].tolist() == support.tolist()
-    wrong = guess[(y == 2) & (guess != 2)]
-    values, counts = np.unique(wrong, return_counts=True)
-    assert table["confused"][2] == counts.max()
-    assert table["most_confused_with"][2] == "abcdefg"[values[counts.argmax()]]
-
-
-def test_absent_and_never_predicted_classes_are_empty_cells(tmp_path) -> None:
-    found = Predictions(torch.arange(2), torch.tensor([0, 1]), torch.eye(4)[[0, 0]])
-    table = per_class_table(found, list("abcd"))
-    assert table["recall"].isna().tolist() == [False, False, True, True]
-    assert table["precision"].isna().tolist() == [False, True, True, True]
-    files = write_report(tmp_path, found, list("abcd"), image, str)
-    assert json.loads(files["metrics"].read_text())["balanced_accuracy"] == 0.5
-
-
-def test_a_network_that_diverged_still_gets_its_report(tmp_path) -> None:
-    found = Predictions(torch.arange(4), torch.arange(4) % 3, torch.full((4, 3), torch.nan))
-    files = write_report(tmp_path, found, list("abc"), image, str)
-    scores = json.loads(files["metrics"].read_text())
-    assert scores["top1"] == 0
-    assert scores["nll"] is None
-
-
-def test_nothing_to_report_is_an_error(tmp_path) -> None:
-    none = Predictions(
-        torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3)
+def few(labels, logits, **about):
+    labels = torch.tensor(labels)
+    return Predictions(
+        torch.arange(len(labels)), labels, torch.as_tensor(logits, dtype=torch.float32), about=about
     )
+
+
+STRANGE = {
+    "diverged": (few([0, 1, 2], [[NAN] * 3] * 3), ["no numbers (NaN or infinity) for 3 of 3"]),
+    "single": (few([1], [[0.0, 1, 2]]), ["There is a single sample"]),
+    "one class": (few([0, 0], [[1.0], [2.0]]), ["There is only one class"]),
+    "one of two": (few([1, 1], [[0.0, 1]] * 2), ["All samples are of one class, '1'"]),
+    "absent": (
+        few([0, 1], torch.eye(40)[:2], duplicates=1),
+        [
+            "38 of 40 classes have no sample: '2', '3', '4', '5', '6' and 33 more",
+            "near-duplicate",
+            "There are no predictions of the val split",
+            "only 2 samples",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_strange_predictions_get_a_report_that_says_so(tmp_path, case):
+    predictions, words = STRANGE[case]
+    files = write_report(tmp_path, predictions)
+    text = "".join(Page(files["report"]).text)
+    for some in words:
+        assert any(some in warning for warning in numbers(files)["warnings"])
+        assert some in text
+        assert some in files["report_markdown"].read_text(encoding="utf-8")
+
+
+def test_a_val_split_that_does_not_fit_is_not_used(tmp_path):
+    predictions = few([0, 1, 1], [[2.0, 1], [0, 1], [1, 0]], split="test", fingerprint="f")
+    for words, val in {
+        "of other classes": few([0, 1], torch.eye(3)[:2]),
+        "has the images of this one": few([0, 1], torch.eye(2), fingerprint="f"),
+        "no predictions of the val split": few([], torch.zeros(0, 2)),
+    }.items():
+        used, without = usable_val(val, predictions)
+        assert used is None
+        assert words in without
+    one_sided = few([0, 0], [[2.0, 1], [0, 1]])
+    assert usable_val(one_sided, predictions) == (one_sided, "")
+    files = write_report(tmp_path, predictions, val=one_sided)
+    assert "There is no sample of the class '1'" in "".join(Page(files["report"]).text)
+    assert numbers(files)["binary"]["threshold"] == 0.5
+
+
+def test_nothing_to_report_is_an_error(tmp_path):
     with pytest.raises(FoveaError, match="nothing to report"):
-        write_report(tmp_path, none, list("abc"), image, str)
+        write_report(tmp_path, few([], torch.zeros(0, 3)))
+
+
+@pytest.mark.slow
+def test_many_classes(tmp_path):
+    names = tuple(f"class {i}" for i in range(300))
+    files = write_report(
+        tmp_path, predict(3000, 300, names=names), val=predict(600, 300, 2, names), images_of=image
+    )
+    page = Page(files["report"])
+    assert len(page.rows(["class", "name"])) == 300
+    assert len(page.rows(["true", "predicted"])) == 30
+    classes = pd.read_csv(files["per_class"])
+    assert sorted(classes["confusion_place"]) == list(range(300))
+    assert "250 more rows are in [per_class.csv](per_class.csv)" in (
+        files["report_markdown"].read_text(encoding="utf-8")
+    )
+    with Image.open(files["confusion_matrix"]) as picture:
+        assert max(picture.size) < 3000

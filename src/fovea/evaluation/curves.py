@@ -31,11 +31,11 @@ def plot_learning_curves(metrics_csv: Path | str, path: Path | str) -> None:
     Raises:
         FoveaError: there is no such table.
     """
-    table = _training_rows(metrics_csv)
+    table = training_rows(metrics_csv)
     panels = _panels(table)
     columns = min(3, len(panels)) or 1
     rows = math.ceil(len(panels) / columns) or 1
-    x, label = _epochs(table)
+    x, label = in_epochs(table)
     with new_figure(path, 4.2 * columns, 2.9 * rows) as figure:
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, (title, names) in zip(grid, panels.items(), strict=False):
@@ -48,7 +48,12 @@ def plot_learning_curves(metrics_csv: Path | str, path: Path | str) -> None:
             figure.text(0.5, 0.5, "Nothing was logged in training.", ha="center")
 
 
-def _training_rows(metrics_csv: Path | str) -> pd.DataFrame:
+def training_rows(metrics_csv: Path | str) -> pd.DataFrame:
+    """Return the rows of a run's ``metrics.csv`` up to the end of its training.
+
+    Raises:
+        FoveaError: there is no such table.
+    """
     try:
         table = pd.read_csv(metrics_csv)
     except (OSError, ValueError) as error:
@@ -78,7 +83,7 @@ def _panels(table: pd.DataFrame) -> dict[str, list[str]]:
     return {title: panels[title] for title in dict.fromkeys([*usual, *panels])}
 
 
-def _epochs(table: pd.DataFrame) -> tuple[pd.Series, str]:
+def in_epochs(table: pd.DataFrame) -> tuple[pd.Series, str]:
     """Return each row's place in epochs passed, or in steps while no epoch is complete."""
     ends = table.groupby("epoch")["step"].max() + 1
     per_epoch = (ends / (ends.index + 1)).median()
@@ -104,12 +109,19 @@ def _draw(axes: Axes, title: str, x: pd.Series, values: pd.DataFrame) -> None:
     axes.set_title(title)
     axes.grid(alpha=0.25)
     axes.margins(y=0.12)
-    _set_scales(axes, values.stack(), logarithmic="loss" in title)
+    set_scales(axes, values.stack(), logarithmic="loss" in title)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc="best", fontsize=8)
 
 
-def _set_scales(axes: Axes, values: pd.Series, logarithmic: bool) -> None:
+def set_scales(axes: Axes, values: pd.Series, logarithmic: bool) -> None:
+    """Give ``axes`` of learning curves ticks fit for their ``values``.
+
+    Args:
+        axes: of one panel.
+        values: all that are drawn in it.
+        logarithmic: whether the upright axis may be, where the values span more than 1:50.
+    """
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
     if logarithmic and values.min() > 0 and values.max() > 50 * values.min():
         axes.set_yscale("log")

@@ -19,7 +19,8 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """Return (B,) int64 ranks of the true labels, 0 where the label is the prediction.
 
     Ties go to the class with the smaller number, as in ``argmax``: a network whose logits are all
-    equal predicts class 0, it is not right everywhere. A row with a NaN ranks last (K).
+    equal predicts class 0, it is not right everywhere. A row that gives no probabilities ranks last
+    (K): one with a NaN or an infinite logit, or nothing but -infinity.
 
     Args:
         logits: (B, K) floating point.
@@ -28,7 +29,8 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None])
     classes = torch.arange(logits.shape[1], device=logits.device)
     ahead = (logits > own) | ((logits == own) & (classes < labels[:, None]))
-    return torch.where(logits.isnan().any(dim=1), logits.shape[1], ahead.sum(dim=1))
+    valid = logits.amax(dim=1).isfinite() & ~logits.isnan().any(dim=1)
+    return torch.where(valid, ahead.sum(dim=1), logits.shape[1])
 
 
 class ClassificationMetrics(torchmetrics.Metric):
@@ -41,6 +43,7 @@ class ClassificationMetrics(torchmetrics.Metric):
     Args:
         num_classes: K.
         prefix: put before every key of `compute`, e.g. ``"val/"``.
+        sync_on_compute: False where one process alone counts all samples.
 
     Source: balanced accuracy is the mean recall over the classes that occur (Brodersen et al. 2010,
     eq. 3), as in ``sklearn.metrics.balanced_accuracy_score``.
@@ -57,8 +60,8 @@ class ClassificationMetrics(torchmetrics.Metric):
     loss_fraction: Tensor
     infinite_losses: Tensor
 
-    def __init__(self, num_classes: int, prefix: str = "") -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, prefix: str = "", sync_on_compute: bool = True) -> None:
+        super().__init__(sync_on_compute=sync_on_compute)
         self.num_classes = num_classes
         self.prefix = prefix
         zeros = torch.zeros(num_classes, dtype=torch.int64)

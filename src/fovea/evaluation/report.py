@@ -1,49 +1,79 @@
-"""Everything worth keeping about one evaluation: tables for programs, pictures for people."""
+"""Everything worth knowing about one evaluation: pages for people, tables for programs."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fovea.errors import FoveaError
-from fovea.evaluation.confusion import count_confusions, plot_confusion_matrix
-from fovea.evaluation.metrics import label_ranks
-from fovea.evaluation.mistakes import plot_mistakes
+from fovea.evaluation.binary_part import binary_part
+from fovea.evaluation.confidence_parts import calibration_part, selective_part
+from fovea.evaluation.confusion import matrix_order
+from fovea.evaluation.confusions import count_confusions
+from fovea.evaluation.findings import usable_val, warnings_of
 from fovea.evaluation.predictions import Predictions
+from fovea.evaluation.report_parts import (
+    class_part,
+    confusion_part,
+    headline,
+    origin,
+    picture_part,
+)
+from fovea.evaluation.scores import per_class_table, score_intervals, summarize
+from fovea.evaluation.sections import Part, Section, write_pages
+from fovea.evaluation.tables import predictions_table, write_csv
+
+_FIGURES = (
+    "classes",
+    "confusion_matrix",
+    "reliability",
+    "accuracy_by_confidence",
+    "roc",
+    "precision_recall",
+    "mistakes",
+    "least_sure_hits",
+)
 
 
 def write_report(
     folder: Path | str,
     predictions: Predictions,
-    class_names: Sequence[str],
-    images_of: Callable[[int], Tensor],
-    path_of: Callable[[int], str],
+    *,
+    val: Predictions | None = None,
+    images_of: Callable[[int], Tensor] | None = None,
     metrics: Mapping[str, float] | None = None,
+    cost: Mapping[str, Any] | None = None,
     count: int = 25,
+    sections: Sequence[Section] = (),
 ) -> dict[str, Path]:
-    """Write metrics.json, per_class.csv, predictions.csv, confusion_matrix.png and mistakes.png.
+    """Write report.html, report.md, metrics.json, per_class.csv, predictions.csv and the figures.
+
+    Whatever the predictions are like there is a report: what limits it is said on top of the page.
 
     Args:
-        folder: made if absent; files of these names are replaced.
-        predictions: of N >= 1 samples.
-        class_names: K names, in the order of the class numbers.
-        images_of: gives the (C, h, w) uint8 image of a sample by its index.
-        path_of: gives a sample's path, or another name for it.
+        folder: made if absent; files of an earlier report in it are replaced or removed.
+        predictions: of N >= 1 samples. All of ``about`` is shown; ``unreadable`` (files that are
+            left out) and ``duplicates`` (images with a near-duplicate in train), numbers or lists,
+            become warnings.
+        val: of the val split by the same network: temperature and threshold are fitted on it.
+            None, or predictions of the very split that is reported: neither is fitted.
+        images_of: gives the (C, h, w) uint8 image of a sample by its index; None for no pictures.
         metrics: added to metrics.json, such as ``{"test/loss": 0.1}`` as the task logged it.
-        count: how many mistakes are shown.
+        cost: name to number or text (``parameters``, ``images_per_second``), shown as a table.
+        count: how many pictures a sheet has at most.
+        sections: what else belongs into the report, at its end.
 
     Returns:
-        the files by their name without suffix.
+        the files by name: ``report``, ``report_markdown``, ``metrics``, ``per_class``,
+        ``predictions``, and the figures by theirs.
 
     Raises:
         FoveaError: there are no predictions.
@@ -55,111 +85,72 @@ def write_report(
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    names = [str(name) for name in class_names]
-    suffixes = (
-        "metrics.json",
-        "per_class.csv",
-        "predictions.csv",
-        "confusion_matrix.png",
-        "mistakes.png",
-    )
-    files = {Path(name).stem: folder / name for name in suffixes}
-    scores = {
-        name: value if math.isfinite(value) else None  # JSON has no NaN
-        for name, value in {**summarize(predictions), **(metrics or {})}.items()
-    }
-    files["metrics"].write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    tables = {
-        "per_class": per_class_table(predictions, names),
-        "predictions": predictions_table(predictions, names, path_of),
-    }
-    for name, table in tables.items():  # a path may hold bytes that are no text
-        cells = table.map(lambda value: as_cell(value) if isinstance(value, str) else value)
-        cells.to_csv(files[name], index=False, errors="backslashreplace")
-    plot_confusion_matrix(predictions, names, files["confusion_matrix"])
-    plot_mistakes(predictions, images_of, path_of, names, files["mistakes"], count)
-    return files
+    figures = {name: folder / f"{name}.png" for name in _FIGURES}
+    for figure in figures.values():  # of an earlier report, which may have had more
+        figure.unlink(missing_ok=True)
+    order = matrix_order(count_confusions(predictions))
+    classes = per_class_table(predictions).assign(confusion_place=np.argsort(order))
+    val, without = usable_val(val, predictions)
+    parts = _parts(folder, predictions, classes, order, val, without, cost)
+    if images_of is not None:
+        parts.append(picture_part(predictions, images_of, count, folder))
+    warnings = warnings_of(predictions, without, pictures=images_of is not None)
+    own = [section for part in parts for section in part.sections]
+    files = write_pages(folder, _title(predictions), [*own, *sections], warnings)
+    numbers = [*(part.numbers for part in parts), metrics or {}, {"warnings": warnings}]
+    files["metrics"] = _write_numbers(folder / "metrics.json", numbers)
+    files["per_class"] = write_csv(classes, folder / "per_class.csv")
+    table = predictions_table(predictions)
+    files["predictions"] = write_csv(table, folder / "predictions.csv")
+    return files | {name: figure for name, figure in figures.items() if figure.is_file()}
 
 
-def as_cell(text: str) -> str:
-    """Return ``text`` for a cell of a table, with ``'`` in front of what a spreadsheet would run.
-
-    A class called ``=HYPERLINK(…)`` is a formula to it. Numbers such as "-1" stay as they are.
-
-    Source: OWASP, "CSV Injection".
-    """
-    number = re.fullmatch(r"[+-]?\d+(\.\d+)?", text)
-    return f"'{text}" if text[:1] in tuple("=+-@\t\r") and text and not number else text
-
-
-def summarize(predictions: Predictions) -> dict[str, Any]:
-    """Return ``samples``, ``top1``, ``top5`` (K > 5), ``nll``, means over classes and calibration.
-
-    ``nll`` is the mean negative log-likelihood in nats, without label smoothing or class weights.
-    ``balanced_accuracy`` and ``macro_f1`` are means over the classes that occur. The expected
-    ``calibration_error`` is in [0, 1], over 15 bins of equal width.
-
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
-    """
-    ranks = label_ranks(predictions.logits, predictions.labels)
-    classes = per_class_table(predictions, [""] * predictions.num_classes)
-    present = classes[classes["samples"] > 0]
-    scores = {"samples": len(predictions), "top1": (ranks == 0).double().mean().item()}
-    if predictions.num_classes > 5:
-        scores["top5"] = (ranks < 5).double().mean().item()
-    nll = cross_entropy(predictions.logits.double(), predictions.labels)
-    calibration = multiclass_calibration_error(
-        predictions.probabilities, predictions.labels, predictions.num_classes, n_bins=15
-    )
-    return {
-        **scores,
-        "nll": nll.item(),
-        "balanced_accuracy": float(present["recall"].mean()),
-        "macro_f1": float(present["f1"].mean()),
-        "calibration_error": calibration.item(),
-    }
-
-
-def per_class_table(predictions: Predictions, class_names: Sequence[str]) -> pd.DataFrame:
-    """Return a row a class, in the order of the class numbers.
-
-    Columns: ``class`` (number), ``name``, ``samples``, ``correct``, ``recall`` (empty without
-    samples), ``precision`` (empty if never predicted), ``f1`` (0 if never right),
-    ``most_confused_with`` and ``confused`` (how often).
-    """
-    counts = count_confusions(predictions)
-    correct, samples, guessed = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    off = counts * (1 - np.eye(len(counts), dtype=np.int64))
-    partner = off.argmax(axis=1)
-    confused = off.max(axis=1)
-    with np.errstate(invalid="ignore"):
-        table = {
-            "class": np.arange(len(counts)),
-            "name": list(class_names),
-            "samples": samples,
-            "correct": correct,
-            "recall": correct / samples,
-            "precision": correct / guessed,
-            "f1": 2 * correct / (samples + guessed),
-        }
-    table["most_confused_with"] = [
-        class_names[other] if n else "" for other, n in zip(partner, confused, strict=True)
+def _parts(
+    folder: Path,
+    predictions: Predictions,
+    classes: pd.DataFrame,
+    order: NDArray[np.int64],
+    val: Predictions | None,
+    without: str,
+    cost: Mapping[str, Any] | None,
+) -> list[Part]:
+    """Return the parts that need no images, in the order of reading."""
+    scores = summarize(predictions)
+    parts = [
+        headline(predictions, scores, score_intervals(predictions)),
+        origin(predictions, cost),
+        class_part(classes, scores["top1"], folder),
+        confusion_part(predictions, order, folder),
+        calibration_part(predictions, val, without, folder),
+        selective_part(predictions, folder),
     ]
-    table["confused"] = confused
-    return pd.DataFrame(table)
+    if predictions.num_classes == 2:
+        parts.append(binary_part(predictions, val, without, folder))
+    return parts
 
 
-def predictions_table(
-    predictions: Predictions, class_names: Sequence[str], path_of: Callable[[int], str]
-) -> pd.DataFrame:
-    """Return a row a sample: ``path, label, prediction, probability, correct``, classes by name."""
-    probability, guess = predictions.probabilities.max(dim=1)
-    return pd.DataFrame(
-        {
-            "path": [path_of(index) for index in predictions.indices.tolist()],
-            "label": [class_names[label] for label in predictions.labels.tolist()],
-            "prediction": [class_names[label] for label in guess.tolist()],
-            "probability": probability.numpy().round(6),
-            "correct": predictions.correct.numpy(),
-        }
-    )
+def _title(predictions: Predictions) -> str:
+    """Return the heading: which checkpoint or run, on which split."""
+    about = predictions.about
+    what = str(about.get("run") or about.get("ckpt") or "Evaluation")
+    return f"{what} on {about['split']}" if "split" in about else what
+
+
+def _write_numbers(path: Path, numbers: Sequence[Mapping[str, Any]]) -> Path:
+    """Write all ``numbers`` as one JSON object; what is no finite number is null."""
+    together = {name: value for some in numbers for name, value in some.items()}
+    path.write_text(json.dumps(_jsonable(together), indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _jsonable(value: Any) -> Any:
+    """Return ``value`` in types of JSON: numpy's numbers as Python's, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
