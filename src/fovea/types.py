@@ -30,6 +30,8 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, C, H, W) uint8 from the loader; float, normalised, channels_last on the device.
+            In evaluation with several views of each image: (B, crops * C, H, W) from the loader,
+            (B * V, C, H, W) on the device, the V views of an image in turn.
         labels: (B,) int64 in [0, K). A task for unlabelled images gets zeros.
         indices: (B,) int64. ``i >= 0`` is the i-th sample of the split. ``-1`` is padding, there
             so that every rank makes the same number of evaluation steps. ``-2 - i`` says that file

@@ -32,7 +32,8 @@ def parameters(cls):
 
 
 def test_the_choices_are_all_here():
-    names = ["cifar10", "cifar100", "digits", "folder", "imagenet", "shards"]
+    names = ["cifar10", "cifar100", "cifar100_c", "cifar10_c", "digits", "folder", "imagenet"]
+    names += [f"imagenet_{which}" for which in ("a", "c", "r", "sketch", "v2")] + ["shards"]
     assert [path.stem for path in DATA] == names
     assert {"none", "basic", "randaug", "trivial", "mixup_cutmix"} <= {p.stem for p in AUGMENT}
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 
 from fovea.data.augment import Augment
 from fovea.data.checking import BadImage, check_files, count_files
+from fovea.data.corruptions import CorruptedView, Corruption
 from fovea.data.dataset import ImageDataset, OnBadImage
 from fovea.data.decoding import Decode
 from fovea.data.layout import shortened
@@ -19,8 +21,9 @@ from fovea.data.processors import processor_share
 from fovea.data.resident import HeldSource, InMemory
 from fovea.data.sampling import Sampling
 from fovea.data.settings import check_settings
+from fovea.data.several_views import CENTER, SeveralViews, Views
 from fovea.data.splits import Cutting, Found, Split, subset, unknown_split
-from fovea.data.views import EvaluationView
+from fovea.data.views import EvaluationView, View, whole_view
 from fovea.errors import FoveaError
 from fovea.types import Interpolation, Preprocessing
 
@@ -70,9 +73,14 @@ class ImageData(ABC):
         eval_batch_size: per device, for evaluation. None: ``batch_size``, at most 256.
         augment: None for no augmentation.
 
+    Attributes:
+        views: what `ImageDataModule.dataloader` gives of each image in evaluation.
+
     Raises:
         FoveaError: naming the key, for values outside their range.
     """
+
+    views: Views = CENTER
 
     def __init__(
         self,
@@ -128,6 +136,7 @@ class ImageData(ABC):
             crop_ratio=crop_ratio,
         )
         self.cutting = Cutting(val_fraction, test_fraction, split_seed)
+        self.corruption: Corruption | None = None
         self._weights_preprocessing: Preprocessing | None = None
         self._found: Found | None = None
         self._splits: dict[str, Split] = {}
@@ -289,22 +298,62 @@ class ImageData(ABC):
         """
         return self._dataset(split, training=False)
 
-    def _dataset(self, name: str, training: bool, held: HeldSource | None = None) -> ImageDataset:
+    def _dataset(
+        self, name: str, training: bool, held: HeldSource | None = None, views: Views = CENTER
+    ) -> ImageDataset:
         """Return a split; its images come from ``held`` where it is given."""
         split = self._split(name)
         preprocessing = self.preprocessing
-        evaluation = EvaluationView(preprocessing)
+        if training:
+            view = self.augment.view(preprocessing, held is not None)
+        else:
+            view = self._evaluation_view(held is not None, views)
+        channels, height, width = preprocessing.image_shape
         return ImageDataset(
             split.source if held is None else held,
             split.numbers if held is None else torch.arange(len(split)),
             split.labels,
-            self.augment.view(preprocessing, held is not None) if training else evaluation,
-            preprocessing.image_shape,
+            view,
+            (channels * views.num_crops, height, width),
             self.seed,
             training,
             self.on_bad_image,
-            self.decode,
+            # Pixels that are to be corrupted are needed before the batch is on its device.
+            "auto" if self.decode == "gpu" and not training and self.corruption else self.decode,
+            channels,
         )
+
+    def _evaluation_view(self, held: bool, views: Views) -> View:
+        """Return what evaluation sees; ``held``: of images that are held as it sees them."""
+        if views.cropped_otherwise:
+            if self.corruption is not None:
+                raise FoveaError(
+                    f"views={views.name}: corruptions are defined for the centre crop alone. Take "
+                    "views=center or views=flip with them."
+                )
+            return SeveralViews(self.preprocessing, views)
+        if self.corruption is None:
+            return EvaluationView(self.preprocessing)
+        view = whole_view if held else EvaluationView(self.preprocessing)
+        return CorruptedView(view, self.corruption)
+
+    @contextmanager
+    def corrupting(self, corruption: Corruption | None) -> Iterator[None]:
+        """Let evaluation see its images corrupted, or as they are (None), inside the context.
+
+        What is drawn for an image depends on ``seed``, the corruption and its place in the split.
+        A data set that was distributed in corrupted versions shows that version instead.
+
+        Raises:
+            FoveaError: the corruption can't be made here, or is not among the versions.
+        """
+        if corruption is not None:
+            corruption.check()
+        before, self.corruption = self.corruption, corruption
+        try:
+            yield
+        finally:
+            self.corruption = before
 
     def num_files(self) -> int:
         """Return how many image files `check` reads; 0 for a data set held in memory."""

@@ -45,6 +45,7 @@ class ImageDataset(Dataset[Batch]):
             `Batch.indices`.
         on_bad_image: ``error`` raises instead.
         decode: see `fovea.data.decoding.open_picture`.
+        channels: of an image. None: C; less where several views of it stand behind each other.
 
     Attributes:
         journal: of the loader that reads it.
@@ -62,12 +63,14 @@ class ImageDataset(Dataset[Batch]):
         training: bool = False,
         on_bad_image: OnBadImage = "error",
         decode: Decode = "auto",
+        channels: int | None = None,
     ) -> None:
         self.source = source
         self.numbers = numbers
         self.labels = labels
         self.view = view
         self.image_shape = image_shape
+        self.channels = channels or image_shape[0]
         self.seed = seed
         self.training = training
         self.on_bad_image = on_bad_image
@@ -202,7 +205,7 @@ class ImageDataset(Dataset[Batch]):
     def _read(self, index: int, seed: int, row: Row, place: Tensor | None) -> Any:
         row.begin(index)
         number = int(self.numbers.numpy()[index])  # a tenth of the time of a tensor's element
-        picture = self.source.open(number, self.image_shape[0], self.decode)
+        picture = self.source.open(number, self.channels, self.decode)
         if place is None:
             assert isinstance(self.view, PartView)
             image: Any = undecoded(picture, self.view, seed)

@@ -37,6 +37,7 @@ from fovea.data.sampling import (
     stable_seed,
 )
 from fovea.data.settings import check_batch
+from fovea.data.several_views import SeveralViews, split_views
 from fovea.data.shared_memory import check_shared_memory, has_shared_memory
 from fovea.data.summary import describe_rows
 from fovea.data.undecoded import UndecodedImages, check_gpu_decoding
@@ -121,17 +122,19 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
         """Return this rank's share of any split, in order, as evaluation sees it.
 
         Over all ranks each sample comes exactly once among the entries with ``indices >= 0``. All
-        batches have ``eval_batch_size`` entries.
+        batches have ``eval_batch_size`` entries, divided by the number of ``views``.
         """
-        dataset = self.dataset(split)
-        sampler = EvalBatchSampler(len(dataset), self.eval_batch_size, self._share())
+        dataset = self._dataset(split, training=False, views=self.views)
+        size = max(1, self.eval_batch_size // self.views.count)
+        sampler = EvalBatchSampler(len(dataset), size, self._share())
         return self._loader(split, dataset, sampler)
 
     def _loader(self, name: str, dataset: ImageDataset, sampler: BatchSampler) -> Loader:
         if self._is_to_be_held(name, dataset):
             held = self._held[name] = self._held.get(name) or self._hold(name)
             dataset = self._dataset(name, dataset.training, held)
-            if not (dataset.training and self.augment.per_image):
+            per_image = self.augment.per_image if dataset.training else self.corruption is not None
+            if not per_image:
                 device = device_with_room(self._device(), held.images.nbytes, self.memory_fraction)
                 return ResidentLoader(dataset, sampler, device)
         return self._worker_loader(dataset, sampler)
@@ -151,7 +154,7 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
         if dataset.slots is None:
-            batch_bytes = sampler.local_batch_size * math.prod(self.image_shape)
+            batch_bytes = sampler.local_batch_size * math.prod(dataset.image_shape)
             check_shared_memory(batch_bytes, workers, local_ranks=self._ranks())
         self._loaders.add(loader)
         self._journals.append(dataset.journal)
@@ -161,6 +164,8 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
 
     def _is_to_be_held(self, name: str, dataset: ImageDataset) -> bool:
         size = self.image_shape[-1]
+        if isinstance(dataset.view, SeveralViews):  # held is the centre alone
+            return False
         if dataset.training and self.augment.resolved_crop(size) == "resized":
             return False
         if name in self._held or at_hand(dataset) or self.in_memory is True:
@@ -172,7 +177,8 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
         return need + taken <= self.memory_fraction * (free_memory() + taken) / self._ranks()
 
     def _hold(self, name: str) -> HeldSource:
-        seen = self.dataset(name)
+        with self.corrupting(None):  # corrupted anew each time
+            seen = self.dataset(name)
         if at_hand(seen):
             return hold(seen)
         if seen.decode == "gpu":  # held as pixels, in the memory of the machine first
@@ -261,12 +267,13 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Return images (B, C, H, W) float32, normalised, channels_last; of training also changed.
 
+        In evaluation with V ``views`` they are (B * V, C, H, W), those of an image in turn.
         Mixup and cutmix are a function of (seed, epoch, micro-batch, rank).
         """
         if isinstance(batch.images, UndecodedImages):
             batch = batch._replace(images=batch.images.decode(batch.labels.device))
         if batch.seeds is None:
-            images = self.preprocessing.normalize(batch.images)
+            images = self.preprocessing.normalize(split_views(batch.images, self.views))
         else:
             images = self.augment.on_device(
                 batch.images, batch.seeds, self.preprocessing, self.hflip

@@ -96,13 +96,18 @@ class EvaluationView(PartView):
     def finish(self, pixels: Tensor, place: Tensor | None = None) -> Tensor:
         """Return the pixels resized, and their centre."""
         if self.resize is None:
-            return _resized(pixels, self.size, self.size, self._mode, place)
-        h, w = pixels.shape[-2:]
-        shorter = min(h, w)
-        height, width = int(self.resize * h / shorter), int(self.resize * w / shorter)
-        resized = _resized(pixels, height, width, self._mode)
+            return self.resized(pixels, self.size, place)
+        resized = self.resized(pixels, self.resize)
         centre: Tensor = tvf.center_crop_image(resized, [self.size, self.size])
         return centre
+
+    def resized(self, pixels: Tensor, side: int, place: Tensor | None = None) -> Tensor:
+        """Return the pixels with a shorter side of ``side``; a square where ``resize`` is None."""
+        if self.resize is None:
+            return _resized(pixels, side, side, self._mode, place)
+        h, w = pixels.shape[-2:]
+        shorter = min(h, w)
+        return _resized(pixels, int(side * h / shorter), int(side * w / shorter), self._mode)
 
 
 def _resized(
