@@ -16,6 +16,7 @@ train: $(INSTALLED)
 	$(VENV)/bin/python src/train.py $(if $(ARGS),$(ARGS),test=true)
 
 test: $(INSTALLED)
+	@scripts/get_browser.sh $(VENV) > /dev/null || true
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadscope
 
 lint: $(INSTALLED)

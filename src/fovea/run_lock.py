@@ -54,6 +54,31 @@ def holder(folder: Path) -> str | None:
     return who
 
 
+def is_taken(folder: Path) -> bool | None:
+    """Return whether a living process has locked ``folder``; None where that can't be known.
+
+    For onlookers: no file is made or written. The locks of other machines are seen only on network
+    file systems that share them, so False says little about a run that is elsewhere.
+    """
+    path = folder.resolve() / NAME
+    if path in _held:  # looking at the file, this process would give its lock away
+        return True
+    try:
+        if not path.is_file():
+            return False
+        file = path.open("rb")
+    except OSError:  # it may not be looked at
+        return None
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        except (OSError, AttributeError):  # a network file system, or Windows, without locks
+            return None
+    return False
+
+
 def must_take(folder: Path) -> None:
     """Lock ``folder`` for the rest of this process.
 
