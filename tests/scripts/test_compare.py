@@ -1,0 +1,75 @@
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from fovea.data import DigitsDataModule
+from fovea.evaluation import Predictions
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
+
+
+@pytest.fixture
+def compare(monkeypatch, capsys):
+    """Return a function that runs the script and returns (status, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
+def make_run(folder, seed, lr, skill, fingerprint=None):
+    data = DigitsDataModule()
+    data.prepare()
+    labels = data.dataset("test").labels
+    n = len(labels)
+    logits = torch.randn(n, 10, generator=torch.Generator().manual_seed(seed))
+    logits[torch.arange(n), labels] += skill
+    about = {"split": "test", "fingerprint": fingerprint or data.split_fingerprints()["test"]}
+    names = tuple(data.class_names)
+    found = Predictions(torch.arange(n), labels, logits, class_names=names, about=about)
+    (folder / "predictions").mkdir(parents=True)
+    found.save(folder / "predictions" / "test.npz")
+    config = {"seed": seed, "run_id": folder.name, "optimizer": {"lr": lr},
+              "data": {"_target_": "fovea.data.DigitsDataModule", "seed": seed}}  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def test_it_prints_what_holds_and_writes_the_folder(compare, tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path / f"a{seed}", seed, 0.1, 2)
+        make_run(tmp_path / f"b{seed}", seed + 10, 0.2, 3.5)
+    status, printed, _ = compare(tmp_path, "--out", tmp_path / "out", "--resamples", 200)
+    assert status == 0
+    assert "180 samples of 'test'" in printed
+    assert "lr=0.2  2 runs" in printed
+    assert "B is better (p" in printed
+    # The images come from the data set that the runs' configuration names.
+    assert {"compare.html", "compare.md", "compare.json", "compare.csv", "right_A_wrong_B.png",
+            "right_B_wrong_A.png"} <= {p.name for p in (tmp_path / "out").iterdir()}  # fmt: skip
+
+
+def test_bad_input_is_told_in_words(compare, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "runs" / "a", 0, 0.1, 2)
+    other = make_run(tmp_path / "runs" / "b", 1, 0.2, 2, fingerprint="another")
+    for words, said in (
+        ([run], "two runs or more"),
+        ([run, tmp_path / "none"], "no such run folder"),
+        ([run, other], "can't be compared with 'a'"),
+        ([run, other / "config.yaml"], "is not a file of predictions"),
+        ([run, run, "--split", "val"], "python src/eval.py"),
+    ):
+        status, _, complaint = compare(*words)
+        assert status == 2
+        assert complaint.startswith("error: ")
+        assert said in complaint
+    assert not (tmp_path / "outputs").exists()
