@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
 import shutil
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from tqdm import tqdm
 
 from fovea import run_folder, run_lock
 from fovea.errors import printable
@@ -45,6 +49,11 @@ class SafeFormatter(logging.Formatter):
 
 class Screen(logging.StreamHandler[TextIO]):
     """Standard output, whose reader may leave: ``| head -1`` does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the line, above any open progress bar."""
+        with tqdm.external_write_mode(self.stream):
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Print nothing from here on if nobody reads; else do as usual."""
@@ -170,6 +179,22 @@ def print_start(folder: Path, experiment: Experiment, resumed_from: Path | None)
     log.info("")
 
 
+def _reached(metrics: dict[str, float], report: Path) -> str:
+    """Return the scores in words: of test where it was touched, with the report's intervals."""
+    split = "test" if any(name.startswith("test/") for name in metrics) else "val"
+    try:
+        intervals = json.loads(report.read_text(encoding="utf-8"))["intervals"]
+    except (OSError, ValueError, KeyError):  # the disk was full
+        intervals = {}
+    words = []
+    for name, value in metrics.items():
+        if name.startswith(f"{split}/") and not name.endswith("/loss"):
+            low, high = intervals.get(name.partition("/")[2], (None, None))
+            known = low is not None and high is not None
+            words.append(f"{name} {value:.4f}" + (f" [{low:.4f}, {high:.4f}]" if known else ""))
+    return ", ".join(words) + (" (95 % intervals)" if intervals else "")
+
+
 def print_end(
     folder: Path,
     data: ImageDataModule,
@@ -180,7 +205,7 @@ def print_end(
     bad: list[tuple[str, str]],
 ) -> None:
     """Print what was reached, where the files are, and which command to try next."""
-    reached = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if not k.endswith("/loss"))
+    reached = _reached(metrics, folder / "report" / "metrics.json")
     if objective is not None:
         log.info("\nbest %s %.4f; the best checkpoint has %s", monitor, objective, reached)
     else:
@@ -197,8 +222,13 @@ def print_end(
     files = [("checkpoint", saved)] if saved.is_file() else []
     files += [("curves", folder / "metrics.csv")]
     files += [("profile", path) for path in sorted(folder.glob("*profile*.txt"))]
-    files += [("picture", path) for path in sorted((folder / "report").glob("*.png"))]
-    print_rows([(label, shorten(path)) for label, path in files])
+    report = folder / "report"
+    files += [("report", page) for page in [report / "report.html"] if page.is_file()]
+    rows = [(label, shorten(path)) for label, path in files]
+    if pictures := sorted(path.stem for path in report.glob("*.png")):
+        names = textwrap.fill(", ".join(pictures), 78)
+        rows.append(("pictures", f"{shorten(report)}/*.png\n{names}"))
+    print_rows(rows)
     if saved.is_file():
         usual = saved.parent == folder / run_folder.CHECKPOINTS
         reference = shorten(folder if usual else saved)

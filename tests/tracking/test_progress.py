@@ -1,5 +1,12 @@
+import fcntl
 import logging
+import os
+import pty
 import re
+import struct
+import sys
+import termios
+from itertools import pairwise
 
 import pytest
 import torch
@@ -7,7 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from fovea.tracking import EpochLines
+from fovea.tracking import EpochLines, ProgressBar
+from process import ROOT, environment
 
 
 class Module(LightningModule):
@@ -110,3 +118,72 @@ def test_numbers_are_short(value, text) -> None:
     from fovea.tracking.progress import _short
 
     assert _short(value) == text
+
+
+def test_the_bar_looks_at_the_numbers_at_an_interval_and_never_between(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    looks = []
+    look = ProgressBar._show
+    monkeypatch.setattr(ProgressBar, "_show", lambda *a: (looks.append(1), look(*a)))
+    for refresh_s, expected in ((1e6, 1 + 12), (1e-9, 72 + 12)):  # the first one, ends of epochs
+        looks.clear()
+        fit_with_bar(tmp_path, ProgressBar(refresh_s))
+        assert len(looks) == expected
+    assert "100%" not in capsys.readouterr().out.split("epoch 12/12")[0]
+
+
+def fit_with_bar(tmp_path, bar) -> None:
+    data = DataLoader(TensorDataset(torch.randn(24, 3)), batch_size=4)
+    trainer = Trainer(
+        accelerator="cpu", callbacks=[bar, EpochLines()], logger=False, max_epochs=12,
+        enable_checkpointing=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(Module(), data)
+
+
+def on_a_terminal(command, cwd, columns) -> tuple[int, str]:
+    """Run ``command`` on a terminal of so many columns; return its status and what it showed."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(cwd)
+        os.execve(command[0], command, environment())
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    shown = b""
+    try:
+        while part := os.read(terminal, 65536):
+            shown += part
+    except OSError:  # Linux: the process has closed it
+        pass
+    return os.waitpid(process, 0)[1], shown.decode()
+
+
+@pytest.mark.slow
+def test_what_is_shown_on_a_terminal(tmp_path) -> None:
+    words = (
+        "model=timm", "model.name=test_resnet", "data.limit_per_class=32", "data.batch_size=16",
+        "trainer.max_epochs=3", "logger=none", "callbacks.progress.refresh_s=0.001",
+    )  # fmt: skip
+    status, shown = on_a_terminal(
+        [sys.executable, str(ROOT / "src" / "train.py"), *words], tmp_path, columns=100
+    )
+    assert status == 0, shown
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[\w", "", shown))
+    bars = [line for line in lines if line.startswith("epoch") and "|" in line]
+    figures = (
+        r"epoch \d/3  ETA \d+:\d\d  loss \d\.\d+  top1 \d\.\d+  [\d,]+ img/s  wait \d+% \|.*\|"
+    )
+    complete = [line.rstrip() for line in bars if re.fullmatch(figures, line.rstrip())]
+    assert len(complete) > 20, bars
+    assert all(len(line) <= 100 for line in complete)
+    assert {line[:9] for line in complete} == {"epoch 1/3", "epoch 2/3", "epoch 3/3"}
+    shares = [line.count("█") / (len(line.split("|")[1]) or 1) for line in complete]
+    steps = pairwise(shares)
+    assert all(after > before - 0.06 for before, after in steps), "one bar for the whole run"
+    assert shares[0] < 0.3
+    assert shares[-1] > 0.9
+    epochs = [line for line in lines if re.match(r"epoch \d/3  step \d+  train/loss", line)]
+    assert [line.split()[3] for line in epochs] == ["20", "40", "60"]
+    log = next(tmp_path.glob("outputs/*/train.log")).read_text()
+    assert "img/s" not in log
+    assert len(re.findall(r"epoch \d/3  step", log)) == 3

@@ -202,6 +202,10 @@ class Task(lightning.LightningModule):
         """Return what was counted in the training of this epoch by metric name; begin anew."""
         return {}
 
+    def running_scores(self) -> dict[str, Tensor]:
+        """Return what was counted so far in the training of this epoch, on this rank alone."""
+        return {}
+
     def on_train_epoch_end(self) -> None:
         """Log the scores of the epoch, and how many parameters trained in it."""
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
@@ -256,7 +260,8 @@ class Task(lightning.LightningModule):
             self._current_fx_name = "optimizer_step"  # of the hook that raised; `log` looks at it
         loss = self.step_loss.reduce(self.trainer.strategy)
         lr = self._optimizer_setting("lr") * self._rates.factor(step)
-        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
+        # Not `prog_bar`: Lightning would wait for the device at each step to make a number of it.
+        self.log("train/loss", loss, on_step=True, on_epoch=False)
         self.log("train/lr", lr, on_step=True, on_epoch=False)
 
     def log_once(

@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from fovea.evaluation import ClassificationMetrics, PredictionCollector
+from fovea.evaluation.averaging import average_views
 from fovea.optim import FreezeSchedule, Schedule
 from fovea.tasks.base import Task
 from fovea.tasks.losses import ClassificationLoss, LossName, make_class_weights
@@ -20,7 +22,8 @@ class ClassificationTask(Task):
     """Learns the label of an image; judges by top-1, top-5, loss and balanced accuracy.
 
     Logs ``train/loss`` and ``train/lr`` by step, ``train/top1`` by epoch, ``val/...`` and
-    ``test/...`` by evaluation. The loss of an evaluation is neither smoothed nor weighted.
+    ``test/...`` by evaluation. The loss of an evaluation is neither smoothed nor weighted. Several
+    views of each image are judged by the mean of their probabilities, and its cross-entropy.
 
     Args:
         num_classes: K, also the size of the head's output.
@@ -99,6 +102,10 @@ class ClassificationTask(Task):
         self._hits, self._seen = 0, 0
         return scores
 
+    def running_scores(self) -> dict[str, Tensor]:
+        """Return ``train/top1`` of the epoch so far, on this rank."""
+        return {"train/top1": torch.as_tensor(self._hits / self._seen)} if self._seen else {}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what was counted in the running epoch, of all ranks: they all come here."""
         super().on_save_checkpoint(checkpoint)
@@ -151,7 +158,12 @@ class ClassificationTask(Task):
 
     def _count(self, metrics: ClassificationMetrics, batch: Batch) -> Tensor:
         logits: Tensor = self(batch.images)
-        losses = self.loss.evaluate(logits, batch.labels)
+        views = len(logits) // len(batch.labels)
+        if views == 1:
+            losses = self.loss.evaluate(logits, batch.labels)
+        else:
+            logits = average_views(logits, views)
+            losses = cross_entropy(logits, batch.labels, reduction="none")
         metrics.update(logits, batch.labels, batch.indices, losses)
         return logits
 

@@ -2,7 +2,7 @@
 
 from fovea.tracking.environment import environment_record
 from fovea.tracking.metrics_csv import MetricsCSV, last_values
-from fovea.tracking.progress import EpochLines
+from fovea.tracking.progress import EpochLines, ProgressBar
 from fovea.tracking.tensorboard import TensorBoardRun, tensorboard_logger
 from fovea.tracking.throughput import Throughput
 from fovea.tracking.wandb_access import wandb_mode
@@ -12,6 +12,7 @@ from fovea.tracking.wandb_run import WandbRun
 __all__ = [
     "EpochLines",
     "MetricsCSV",
+    "ProgressBar",
     "TensorBoardRun",
     "Throughput",
     "WandbRun",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
@@ -51,6 +52,12 @@ class TensorBoardRun(TensorBoardLogger):
         """Add the picture in the file ``path``."""
         self._try(self._add_figure, name, path)
 
+    def log_table(self, name: str, table: pd.DataFrame) -> None:
+        """Add ``table`` as text; empty cells stay empty."""
+        lines = [list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False)]
+        text = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+        self._try(lambda: self.experiment.add_text(name, text))
+
     def save(self) -> None:
         """Write what is pending."""
         self._try(super().save)
@@ -74,3 +81,10 @@ class TensorBoardRun(TensorBoardLogger):
             except ValueError as error:  # Lightning takes any error for a wrong type
                 raise (error.__cause__ if isinstance(error.__cause__, OSError) else error) from None
             self._stopped = False
+
+
+def _cell(value: Any) -> str:
+    """Return ``value`` for a cell of a Markdown table."""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.6g}"
+    return str(value).replace("|", "\\|").replace("\n", " ")

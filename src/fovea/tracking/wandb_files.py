@@ -160,6 +160,11 @@ def mend(folder: Path, run_id: str) -> None:
                 os.truncate(file, end)
 
 
+def as_number(text: str) -> float:
+    """Return the number in a cell of ``metrics.csv``, a whole one as an int."""
+    return int(text) if text.isdecimal() else float(text)
+
+
 def _records(path: Path) -> Iterator[tuple[bytes, int]]:
     """Yield the whole records of a .wandb file, and where each ends."""
     record, start = b"", 0

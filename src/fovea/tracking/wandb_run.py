@@ -9,6 +9,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,13 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from fovea.tracking.metrics_csv import read_rows
 from fovea.tracking.wandb_access import Mode
-from fovea.tracking.wandb_files import UploadLog, mend, next_step, unsynced
+from fovea.tracking.wandb_files import UploadLog, as_number, mend, next_step, unsynced
 from fovea.tracking.wandb_start import first_line, prepare_folder, start_run, stop_run
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 10.0
-"""How often W&B's own log is looked at, for what is wrong."""
-
-SILENCE_S = 60.0
-"""How long the server may owe an answer before a line says so."""
-
-_Picture = tuple[str, list[Any], dict[str, Any]]
+LOOK_EVERY_S, SILENCE_S = 10.0, 60.0
+"""How often W&B's own log is looked at, and how long the server may owe an answer untold."""
 
 
 class WandbRun(WandbLogger):
@@ -66,8 +62,8 @@ class WandbRun(WandbLogger):
         self._failures = 0
         self._next = 0  # earlier steps are logged
         self._complete = False  # all steps of metrics.csv before the one at hand are logged
-        self._pictures: list[_Picture] = []
-        self._pictures_again: list[_Picture] = []
+        self._shown: list[Callable[[], None]] = []
+        self._shown_again: list[Callable[[], None]] = []
 
     @property
     @rank_zero_experiment
@@ -120,9 +116,16 @@ class WandbRun(WandbLogger):
     ) -> None:
         """Add pictures under ``key``: paths of files, arrays or tensors."""
         if all(isinstance(image, str) for image in images):  # files, which cost no memory
-            self._pictures.append((key, images, kwargs))
+            self._shown.append(partial(super().log_image, key, images, **kwargs))
         with self._guarded():
             super().log_image(key, images, step, **kwargs)
+
+    @rank_zero_only
+    def log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
+        """Add a table under ``key``: columns and data, or a data frame."""
+        self._shown.append(partial(super().log_table, key, *args, **kwargs))
+        with self._guarded():
+            self._shown[-1]()
 
     @rank_zero_only
     def finish(self, summary: Mapping[str, Any], exit_code: int = 0) -> None:
@@ -136,8 +139,8 @@ class WandbRun(WandbLogger):
 
     def _close(self, summary: Mapping[str, Any], exit_code: int) -> None:
         self._catch_up(math.inf)
-        for key, paths, options in self._pictures_again:
-            super().log_image(key, paths, **options)
+        for show in self._shown_again:
+            show()
         self._experiment.summary.update(dict(summary))
         self._experiment.finish(exit_code=exit_code)
         if self._uploads is not None:
@@ -186,7 +189,7 @@ class WandbRun(WandbLogger):
         for row in read_rows(self._folder / "metrics.csv"):
             at = int(row.pop("step"))
             if self._next <= at <= step:
-                self._log(self._experiment, {name: _number(row[name]) for name in row}, at)
+                self._log(self._experiment, {name: as_number(row[name]) for name in row}, at)
 
     def _log(self, run: Any, metrics: Mapping[str, float], step: int) -> None:
         if step >= self._next:
@@ -240,10 +243,6 @@ class WandbRun(WandbLogger):
         if self.mode == "disabled":
             logger.warning("W&B: failed and is off from here on: %s", reason)
             return
-        self._pictures_again = list(self._pictures)
+        self._shown_again = list(self._shown)
         how = self.sync_command
         logger.warning("W&B: %s. The run goes on offline; to upload it later: %s", reason, how)
-
-
-def _number(text: str) -> float:
-    return int(text) if text.isdecimal() else float(text)
