@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 import tarfile
 from collections.abc import Callable, Iterator
@@ -16,17 +15,15 @@ from imagenet_archives import (
     PreparationError,
     is_picture,
     is_plain,
-    member_bytes,
     members,
     opened,
 )
-from scipy.io import loadmat
+from imagenet_devkit import DEVKIT_ARCHIVE, DEVKIT_FOLDER, archived_devkit, unpacked_devkit
 
 # Names and sums as published with the challenge; torchvision checks the same (its
 # ``datasets/imagenet.py``, ARCHIVE_META).
 TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
 VAL_ARCHIVE = "ILSVRC2012_img_val.tar"
-DEVKIT_ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
 PUBLISHED_MD5 = {
     TRAIN_ARCHIVE: "1d675b47d978889d74fa0da5fadfb00e",
     VAL_ARCHIVE: "29b22e2961454d5413ddabcf34fc5622",
@@ -150,13 +147,12 @@ class Source:
 
         From the devkit if it is there (packed or not), else from Kaggle's CSV.
         """
-        archive, folder = self.archives.get(DEVKIT_ARCHIVE), self._find("ILSVRC2012_devkit_t12")
+        archive, folder = self.archives.get(DEVKIT_ARCHIVE), self._find(DEVKIT_FOLDER)
         table = self._find(VAL_CSV, above=True)
         if archive is not None:
-            with opened(archive, "r:gz") as tar:
-                return _devkit_labels(lambda name: member_bytes(tar, name))
+            return archived_devkit(archive).val_labels()
         if folder is not None:
-            return _devkit_labels(lambda name: (folder.parent / name).read_bytes())
+            return unpacked_devkit(folder).val_labels()
         if table is not None:
             return _csv_labels(table)
         raise PreparationError(
@@ -208,28 +204,6 @@ def _train_pictures(archive: Path, member: tarfile.TarInfo, wnid: str) -> Iterat
     with opened(archive) as outer, opened(name, file=outer.extractfile(member)) as tar:
         for image in members(tar, f"{archive.name}/{member.name}"):
             yield _of_member(tar, image, wnid)
-
-
-def _devkit_labels(read: Callable[[str], bytes]) -> dict[str, str]:
-    """Return the wnid of each val image from the devkit's two files.
-
-    ``meta.mat`` lists the synsets: those without children are the classes, numbered from 1 by
-    ILSVRC2012_ID in an order of its own. Line i of the ground truth is the number of val image i.
-    """
-    try:
-        meta = loadmat(io.BytesIO(read("ILSVRC2012_devkit_t12/data/meta.mat")), squeeze_me=True)
-        truth = read("ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt")
-    except (KeyError, OSError) as error:
-        raise PreparationError(f"the devkit is incomplete: {error}") from error
-    wnid_of_id = {
-        int(synset["ILSVRC2012_ID"]): str(synset["WNID"])
-        for synset in meta["synsets"]
-        if int(synset["num_children"]) == 0
-    }
-    return {
-        f"ILSVRC2012_val_{number:08d}": wnid_of_id[int(line)]
-        for number, line in enumerate(truth.split(), start=1)
-    }
 
 
 def _csv_labels(table: Path) -> dict[str, str]:
