@@ -26,6 +26,7 @@ from fovea.sweeps import checking
 # Free text: quoted for Hydra's grammar when it holds characters that the grammar gives a meaning.
 _PATH_KEYS = (
     "ckpt",
+    "predictions",
     "input",
     "resume",
     "data.root",

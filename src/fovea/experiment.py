@@ -16,7 +16,7 @@ import lightning
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -301,6 +301,9 @@ def build_trainer(
     when["every_minutes"] = cfg.checkpoint.every_minutes
     last = LastCheckpoint(folder / run_folder.CHECKPOINTS, **when)
     callbacks = build_nodes(cfg.get("callbacks"), "callbacks")
+    bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+    if not console.is_terminal():  # no progress bars into files
+        callbacks, bars = [callback for callback in callbacks if callback not in bars], []
     loggers = [MetricsCSV(folder, resume_step), *build_nodes(cfg.get("logger"), "logger")]
     for logger in loggers:
         logger.log_hyperparams({**plain, "environment": environment_record()})
@@ -317,6 +320,7 @@ def build_trainer(
         ],
         plugins=[AtomicCheckpointIO(cfg.checkpoint.keep)],
         logger=loggers,
+        enable_progress_bar=bool(bars),
     )
 
 
@@ -345,10 +349,9 @@ def make_trainer(node: DictConfig, folder: Path, **settings: Any) -> lightning.T
         "trainer",
         precision=devices.precision(node.precision, node.accelerator),
         default_root_dir=str(folder),
-        enable_progress_bar=console.is_terminal(),
         enable_model_summary=False,
         use_distributed_sampler=False,  # fovea's samplers shard by themselves, exactly
-        **settings,
+        **{"enable_progress_bar": console.is_terminal(), **settings},
     )
     ranks.watch_over(trainer, folder, timeout)
     return trainer

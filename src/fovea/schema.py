@@ -21,7 +21,7 @@ _PACKAGE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 _KNOWN_CLASSES = (
     r"fovea\.(data\.Augment|models\.create_head|optim\.\w+)"
     r"|fovea\.tasks\.(ClassificationTask|EarlyStopping|LossSpikes)"
-    r"|fovea\.tracking\.wandb_logger|torch\.optim\.\w+"
+    r"|fovea\.tracking\.(wandb_logger|ProgressBar)|fovea\.watching\.\w+|torch\.optim\.\w+"
     r"|timm\.optim\.Lamb|lightning\.pytorch\.callbacks\.\w+"
 )
 PATTERNS = {
@@ -189,8 +189,23 @@ class _Spikes(_Section):
     threshold: PositiveFloat = _ABSENT
 
 
+class _Progress(_Section):
+    refresh_s: PositiveFloat = _ABSENT
+
+
+class _ImageSheets(_Section):
+    count: PositiveInt = _ABSENT
+
+
+class _LearningCurves(_Section):
+    max_share: Share = _ABSENT
+
+
 class _Callbacks(_Section):
     spikes: OfKnownClass[_Spikes] | None = _ABSENT
+    progress: OfKnownClass[_Progress] | None = _ABSENT
+    image_sheets: OfKnownClass[_ImageSheets] | None = _ABSENT
+    learning_curves: OfKnownClass[_LearningCurves] | None = _ABSENT
     early_stopping: OfKnownClass[_EarlyStopping] | None = _ABSENT
     ema: OfKnownClass[_Average] | None = _ABSENT
 
@@ -309,10 +324,41 @@ class _Train(_Section):
     allow_targets: Packages
 
 
+# Stated here as well as in fovea.data, which needs torch; a test compares them.
+Corruptions = Literal[
+    "all", "noise", "blur", "weather", "digital",
+    "gaussian_noise", "shot_noise", "impulse_noise",
+    "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
+    "snow", "frost", "fog", "brightness",
+    "contrast", "elastic_transform", "pixelate", "jpeg_compression",
+]  # fmt: skip
+
+
+class _Views(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    sizes: list[PositiveInt]
+    crops: Literal["center", "five"]
+    mirror: bool
+
+
 class _Eval(_Section):
-    ckpt: str | None
+    ckpt: str | Annotated[list[str], Len(1)] | None
+    predictions: str | Annotated[list[str], Len(1)] | None
+    views: Annotated[
+        Annotated[Literal["center", "flip", "ten_crop", "multi_scale"], Tag("(named)")]
+        | Annotated[_Views, Tag("(own)")],
+        pydantic.Discriminator(lambda node: "(own)" if isinstance(node, dict) else "(named)"),
+    ]
+    ensemble: bool
+    calibrate: bool
+    cost: bool
     split: Literal["train", "val", "test"]
     batch_size: PositiveInt | None
+    corruptions: Corruptions | Annotated[list[Corruptions], Len(1)] | None
+    severities: Annotated[list[Annotated[int, Ge(1), Le(5)]], Len(1)]
+    real_labels: bool | str | None
+    duplicates: bool
     data: _Data | None = _ABSENT
     model: _Model | None = _ABSENT
     trainer: _Trainer

@@ -1,179 +1,193 @@
-"""``python src/eval.py``: a checkpoint, or pre-trained weights, on any split of any data set."""
+"""``python src/eval.py``: checkpoints, published weights, or kept predictions, judged."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import lightning
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from fovea import console, run_folder
-from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
-from fovea.evaluation import write_report
-from fovea.experiment import (
-    build_data,
-    build_model,
-    build_node,
-    make_trainer,
-    plain_config,
-    preprocessing_of,
-)
-from fovea.inference import Checkpoint, read_checkpoint, restore_model
+from fovea.evaluation import Predictions
+from fovea.experiment import make_trainer, plain_config
+from fovea.judging.candidates import Candidate, build_candidate
+from fovea.judging.judge import judge
+from fovea.judging.references import find_checkpoints
+from fovea.judging.remaking import load, load_all, load_val, remake
+from fovea.judging.reporting import headline, images_of_paths
+from fovea.judging.several import Outcome, finish, judge_each, judge_ensemble, load_kept
 from fovea.machine import devices
-from fovea.machine.no_room import spared
-from fovea.machine.out_of_memory import explaining_out_of_memory
-from fovea.tasks import ClassificationTask, Task
 from fovea.tracking import environment_record
 
 log = logging.getLogger("fovea")
 
 
-def evaluate(
-    task: Task,
-    data: ImageDataModule,
-    trainer: lightning.Trainer,
-    split: str,
-    folder: Path,
-) -> dict[str, float]:
-    """Return the metrics of ``task`` on ``split``, each sample counted once on any number of ranks.
-
-    Args:
-        task: with the weights to be judged.
-        data: prepared.
-        trainer: gives devices and precision.
-        split: "train" (without augmentation), "val" or "test".
-        folder: where rank 0 writes predictions, tables and pictures.
-
-    Raises:
-        FoveaError: the data set has no such split.
-    """
-    dataset = data.dataset(split)
-    data.test_split = task.test_split = split
-    # The caller says where the numbers go: as one more row of the curves they would mislead.
-    loggers, trainer.loggers = trainer.loggers, []
-    with data.explaining_dead_workers(), explaining_out_of_memory(trainer, data):
-        trainer.test(task, datamodule=data, verbose=False)
-    trainer.loggers = loggers
-    metrics = {
-        k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(f"{split}/")
-    }
-    if devices.is_main_process() and task.predictions is not None:
-        with spared("The report", folder):
-            write_report(
-                folder,
-                task.predictions,
-                task.class_names,
-                images_of=lambda index: dataset[index].images,
-                path_of=dataset.path,
-                metrics=metrics,
-            )
-    return metrics
-
-
 def run(cfg: DictConfig, overrides: list[str]) -> None:
-    """Evaluate as ``cfg`` says; print the metrics and write the report into ``cfg.paths.run``.
+    """Evaluate as ``cfg`` says; print the metrics and write the reports into ``cfg.paths.run``.
+
+    One model's report is in that folder; of several models each has a folder in it, and the page
+    in that folder has a row for each.
 
     Raises:
-        FoveaError: no checkpoint or weights given, classes or head that do not fit the data.
+        FoveaError: nothing to evaluate, something that is not there, classes or head that do not
+            fit the data; some of several models failed (after the others were judged).
     """
-    folder = Path(cfg.paths.run)
+    if cfg.predictions is not None:
+        _remake(cfg, overrides)
+        return
     devices.check(cfg.trainer.accelerator, cfg.trainer.devices)
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    if cfg.ckpt is not None:
-        data, task, rows = _from_checkpoint(cfg)
+    found = {} if cfg.ckpt is None else find_checkpoints(_plain(cfg.ckpt))
+    if len(found) > 1:
+        _evaluate_several(cfg, overrides, found)
     else:
-        data, task, rows = _from_published_weights(cfg)
-    data.class_counts(cfg.split)  # a split that does not exist is named before anything is written
-    trainer = make_trainer(cfg.trainer, folder, logger=False, enable_checkpointing=False)
+        _check_ensemble(cfg, len(found))
+        _evaluate(cfg, overrides, next(iter(found.values()), None))
+
+
+def _evaluate(cfg: DictConfig, overrides: list[str], reference: str | None) -> None:
+    """Judge one model."""
+    folder = Path(cfg.paths.run)
+    candidate = _build(cfg, reference)
+    trainer = _make_trainer(cfg)
     run_folder.check_writable(folder)
     if devices.is_main_process():
-        run_folder.write_record(folder, plain_config(cfg), overrides, environment_record())
-        log.info("\nfovea: %s", folder.name)
-        console.print_rows([*data.describe(), *rows, ("split", cfg.split)])
-    metrics = evaluate(task, data, trainer, cfg.split, folder)
+        _begin(candidate.config, overrides, candidate)
+    predictions = judge(candidate, trainer, folder)
+    if predictions is not None:
+        _end(cfg, predictions, ckpt=reference, views=predictions.about["views"])
+
+
+def _evaluate_several(cfg: DictConfig, overrides: list[str], found: dict[str, str]) -> None:
+    """Judge each of several checkpoints, and their ensemble if that is asked for."""
+    folder, trainer = Path(cfg.paths.run), _make_trainer(cfg)
+    run_folder.check_writable(folder)
     if devices.is_main_process():
-        run_folder.write_summary(
-            folder, state="finished", metrics=metrics, ckpt=cfg.ckpt, split=cfg.split
-        )
-        log.info("")
-        console.print_rows([(key, f"{value:.6f}") for key, value in sorted(metrics.items())])
-        console.print_rows([("report", console.shorten(folder))])
+        _begin(cfg, overrides, None)
+
+    def judge_one(name: str) -> Predictions | None:
+        candidate = _build(cfg, found[name])
+        if devices.is_main_process():
+            log.info("\n%s", name)
+            console.print_rows([*candidate.data.describe(), *candidate.rows])
+        return judge(candidate, trainer, folder / name)
+
+    outcomes = list(judge_each(list(found), judge_one))
+    if devices.is_main_process():
+        if cfg.ensemble:
+            good = [outcome for outcome in outcomes if outcome.error is None]
+            outcomes.append(
+                judge_ensemble(
+                    folder,
+                    good,
+                    lambda name, split: load_kept(folder, name, split),
+                    cfg.split,
+                    images_of_paths,
+                )
+            )
+        _end_several(cfg, outcomes, cfg.split, ckpt=list(found.values()))
 
 
-Rows = list[tuple[str, str]]
-
-
-def _from_checkpoint(cfg: DictConfig) -> tuple[ImageDataModule, Task, Rows]:
-    """Return the data, and the task as the run of ``cfg.ckpt`` had it, loss included."""
-    if cfg.get("model") is not None:
+def _remake(cfg: DictConfig, overrides: list[str]) -> None:
+    """Write the reports anew from kept predictions."""
+    if cfg.ckpt is not None or cfg.get("model") is not None or cfg.get("data") is not None:
         raise FoveaError(
-            f"ckpt={cfg.ckpt} brings its own network; leave model= out, or ckpt= to evaluate "
-            "published weights."
+            "predictions= makes the report from what was kept, without network or data set: leave "
+            "ckpt=, model= and data= out, or predictions= to predict anew."
         )
-    checkpoint = read_checkpoint(cfg.ckpt)
-    data = _data_of(cfg, checkpoint)
-    backbone, head, rows = restore_model(checkpoint)
-    names = checkpoint.class_names
-    task: Task = build_node(
-        checkpoint.config.task,
-        "task",
-        backbone=backbone,
-        head=head,
-        num_classes=len(names),
-        class_names=names,
-        class_counts=[1] * len(names),  # class weights are of the training loss alone
+    folder = Path(cfg.paths.run)
+    files = load_all(_plain(cfg.predictions), cfg.split)
+    _check_ensemble(cfg, len(files))
+    run_folder.check_writable(folder)
+    _begin(cfg, overrides, None)
+    if len(files) == 1:
+        path = next(iter(files.values()))
+        _end(cfg, remake(path, cfg.split, folder, cfg.calibrate), predictions=str(path))
+        return
+    outcomes = list(
+        judge_each(
+            list(files), lambda name: remake(files[name], cfg.split, folder / name, cfg.calibrate)
+        )
     )
-    return data, task, rows
+    split = next((o.about["split"] for o in outcomes if o.error is None), cfg.split)
+
+    def kept(name: str, of: str) -> Predictions | None:
+        predictions = load(files[name], cfg.split)
+        return predictions if of == split else load_val(files[name], predictions)
+
+    if cfg.ensemble:
+        good = [outcome for outcome in outcomes if outcome.error is None]
+        outcomes.append(judge_ensemble(folder, good, kept, split, images_of_paths))
+    _end_several(cfg, outcomes, split, predictions=[str(path) for path in files.values()])
 
 
-def _data_of(cfg: DictConfig, checkpoint: Checkpoint) -> ImageDataModule:
-    """Return the data set that was asked for, else the run's own, with what was changed of it."""
-    given = cfg.get("data")
-    with open_dict(cfg):
-        if given is None or "_target_" not in given:
-            cfg.data = OmegaConf.merge(checkpoint.config.data, given or {})
-        if cfg.batch_size is not None:
-            cfg.data.batch_size = cfg.batch_size
-    data = build_data(cfg, checkpoint.preprocessing)
-    _warn_of_seen_images(data, checkpoint, cfg.split)
-    data.use_class_order(checkpoint.class_names)
-    if data.preprocessing != checkpoint.preprocessing:
-        log.warning(
-            "The images are prepared otherwise than in training: %s, not %s.",
-            data.preprocessing,
-            checkpoint.preprocessing,
-        )
-    return data
+def _build(cfg: DictConfig, reference: str | None) -> Candidate:
+    """Return the candidate; what is drawn on the way does not depend on those before it."""
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    return build_candidate(cfg, reference)
 
 
-def _warn_of_seen_images(data: ImageDataModule, checkpoint: Checkpoint, split: str) -> None:
-    """Warn if ``split`` was cut from images that changed since the run cut them.
-
-    Then some of its images may have been in the run's train split, and the score may flatter.
-    """
-    then, now = checkpoint.splits.get(split), data.split_fingerprints().get(split)
-    was_cut = "split_seed" in data.splits_recorded.get(split, {})
-    if was_cut and then is not None and then != now:
-        log.warning(
-            "WARNING: the images of '%s' are not those the run set aside: files or split settings "
-            "changed since. Some may have been trained on; do not trust the score.",
-            split,
-        )
+def _make_trainer(cfg: DictConfig) -> lightning.Trainer:
+    return make_trainer(cfg.trainer, Path(cfg.paths.run), logger=False, enable_checkpointing=False)
 
 
-def _from_published_weights(cfg: DictConfig) -> tuple[ImageDataModule, Task, Rows]:
-    """Return the data, and a classifier with the published weights that ``cfg.model`` names."""
-    if cfg.get("model") is None or cfg.get("data") is None or not cfg.model.weights:
+def _check_ensemble(cfg: DictConfig, count: int) -> None:
+    if cfg.ensemble and count < 2:
         raise FoveaError(
-            "Nothing to evaluate. Give a checkpoint: ckpt=outputs/<run>\n  or pre-trained weights "
-            "and a data set: model=resnet50 model.weights=IMAGENET1K_V2 data=imagenet split=val"
+            "ensemble=true takes the mean of several models, and there is one. Give a list: "
+            "ckpt=[outputs/<run>,outputs/<other run>]"
         )
-    if cfg.batch_size is not None:
-        cfg.data.batch_size = cfg.batch_size
-    data = build_data(cfg, preprocessing_of(cfg.model))
-    names = data.class_names
-    backbone, head, rows = build_model(cfg.model, data.image_shape, names, need_head=True)
-    task = ClassificationTask(backbone, head, len(names), names, channels_last=cfg.channels_last)
-    return data, task, rows
+
+
+def _plain(value: Any) -> Any:
+    """Return a string, or a plain list."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _begin(cfg: DictConfig, overrides: list[str], candidate: Candidate | None) -> None:
+    """Record what is done, and print it."""
+    folder = Path(cfg.paths.run)
+    run_folder.write_record(folder, plain_config(cfg), overrides, environment_record())
+    log.info("\nfovea: %s", folder.name)
+    rows = [] if candidate is None else [*candidate.data.describe(), *candidate.rows]
+    console.print_rows([*rows, ("split", cfg.split)])
+
+
+def _end(cfg: DictConfig, found: Predictions, /, **fields: Any) -> None:
+    """Write summary.json, and print the scores and where the report is."""
+    folder, about = Path(cfg.paths.run), found.about
+    run_folder.write_summary(
+        folder,
+        state="finished",
+        metrics=about["metrics"],
+        split=about["split"],
+        **{**about.get("cost", {}), **fields},
+    )
+    log.info("")
+    console.print_rows([*headline(found).items(), *_cost_rows(about.get("cost", {}))])
+    console.print_rows([("report", console.shorten(folder / "report.html"))])
+
+
+def _end_several(cfg: DictConfig, outcomes: list[Outcome], split: str, **fields: Any) -> None:
+    """Write the overview and summary.json, and print the scores and where they are."""
+    folder = Path(cfg.paths.run)
+    log.info("")
+    try:
+        finish(folder, outcomes, split, **fields)
+    finally:
+        console.print_rows([("report", console.shorten(folder / "report.html"))])
+
+
+def _cost_rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what a network costs in a line."""
+    if not cost:
+        return []
+    words = [f"{cost['parameters'] / 1e6:.2f} M parameters"]
+    if cost.get("flops"):
+        words.append(f"{cost['flops'] / 1e9:.3g} GFLOPs an image (2 a multiply-add)")
+    if "latency_ms" in cost:
+        words.append(f"{cost['images_per_second']:,.0f} images/s")
+        words.append(f"{cost['latency_ms']:.2f} ms for one, on {cost['device']}")
+    return [("cost", ", ".join(words))]

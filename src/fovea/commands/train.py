@@ -5,28 +5,31 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from fovea import auto_resume, config, console, resume, run_folder, run_lock
 from fovea.checkpoints import durable
 from fovea.checkpoints.schedule import Stopped
-from fovea.commands.eval import evaluate
 from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
-from fovea.evaluation import plot_learning_curves
+from fovea.evaluation import Predictions, plot_learning_curves
 from fovea.experiment import Experiment, build, plain_config
 from fovea.image_check import check_images
 from fovea.inference import Checkpoint, read_checkpoint
+from fovea.judging import count_cost, logged_metrics, predict_split, weights_fingerprint
+from fovea.judging.reporting import images_of_data, keep, report
 from fovea.machine import devices, ranks
 from fovea.machine.no_room import spared
 from fovea.machine.out_of_memory import explaining_out_of_memory
 from fovea.machine.signals import STOP
-from fovea.tracking import TensorBoardRun, WandbRun, environment_record, last_values
+from fovea.tracking import WandbRun, environment_record, last_values
+from fovea.watching import show_results
 
 log = logging.getLogger("fovea")
 
@@ -161,11 +164,12 @@ def _finish(cfg: DictConfig, experiment: Experiment, began: float) -> float | No
     score = getattr(checkpoint, "best_model_score", None)
     if score is None:
         score = fit_metrics.get(cfg.monitor.metric)
+    origin = {"run": str(cfg.run_id), "ckpt": best or None}
     if best:
         state = torch.load(best, map_location="cpu", weights_only=True)
         experiment.task.load_state_dict(state["state_dict"])
-    split = "test" if cfg.test else "val"
-    metrics = evaluate(experiment.task, experiment.data, trainer, split, folder / "report")
+        origin["weights"] = weights_fingerprint(state["state_dict"])
+    metrics, cost = _judge(cfg, experiment, origin)
     objective = None if score is None else float(score)
     if not devices.is_main_process():
         return objective
@@ -186,12 +190,41 @@ def _finish(cfg: DictConfig, experiment: Experiment, began: float) -> float | No
             epochs=trainer.fit_loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
             bad_images=[list(item) for item in bad],
             decoded={"read": read, "by_pillow": by_pillow},
-            parameters=sum(parameter.numel() for parameter in experiment.task.parameters()),
+            **cost,
         )
-    log_figures(trainer.loggers, sorted((folder / "report").glob("*.png")))
+    show_results(trainer.loggers, folder / "report")
     console.print_end(folder, experiment.data, cfg.monitor.metric, objective, metrics, best, bad)
     _close_wandb(trainer, {cfg.monitor.metric: objective, **metrics})
     return objective
+
+
+def _judge(
+    cfg: DictConfig, experiment: Experiment, origin: dict[str, Any]
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Predict val and, if it may be touched, test; keep that, and write the report on the last.
+
+    Returns:
+        the metrics of each split by name, and what the network costs, the latter on rank 0.
+    """
+    folder, data, task = Path(cfg.paths.run), experiment.data, experiment.task
+    found: dict[str, Predictions | None] = {}
+    metrics: dict[str, float] = {}
+    for split in ("val", "test") if cfg.test else ("val",):
+        found[split] = predict_split(task, data, experiment.trainer, split, origin)
+        metrics |= logged_metrics(experiment.trainer, split)
+    if not devices.is_main_process():
+        return metrics, {}
+    cost = count_cost(task, experiment.trainer, data.image_shape)
+    kept = {
+        name: replace(predictions, about={**predictions.about, "cost": cost})
+        for name, predictions in found.items()
+        if predictions is not None
+    }
+    for predictions in kept.values():
+        keep(folder, predictions)
+    if split in kept:
+        report(folder / "report", kept[split], images_of_data(data, split), val=kept["val"])
+    return metrics, cost
 
 
 def _give_up(cfg: DictConfig, experiment: Experiment, began: float) -> float | None:
@@ -214,15 +247,3 @@ def _give_up(cfg: DictConfig, experiment: Experiment, began: float) -> float | N
         log.info("\npruned: others of this sweep are better at the same epoch")
         _close_wandb(experiment.trainer, {cfg.monitor.metric: objective, **metrics})
     return objective
-
-
-def log_figures(loggers: list[Logger], figures: list[Path]) -> None:
-    """Send picture files to the loggers that show pictures (W&B, TensorBoard)."""
-    by_name = {figure.stem: figure for figure in figures}
-    for logger in loggers:
-        if isinstance(logger, WandbRun):
-            for name, figure in by_name.items():
-                logger.log_image(f"figures/{name}", [str(figure)])
-        elif isinstance(logger, TensorBoardRun):
-            for name, figure in by_name.items():
-                logger.log_figure(f"figures/{name}", figure)
