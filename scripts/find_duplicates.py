@@ -61,7 +61,6 @@ def parse_arguments() -> argparse.Namespace:
         "--max-distance",
         type=int,
         default=10,
-        choices=range(65),
         metavar="BITS",
         help="of 64 in which hashes may differ (default: 10)",
     )
@@ -81,6 +80,8 @@ def find(options: argparse.Namespace) -> None:
     Raises:
         FoveaError: no such data set.
     """
+    if not (0 <= options.max_distance <= 64 and -1 <= options.min_similarity <= 1):
+        raise FoveaError("--max-distance must lie in 0 to 64, --min-similarity in -1 to 1")
     strange = [word for word in options.words if not word.lstrip("+").startswith("data")]
     if strange:
         raise FoveaError(f"'{strange[0]}' is no part of a data set: data=…, data.<key>=…")
@@ -124,9 +125,8 @@ def describe(name: str, other: str, count: int, table: pd.DataFrame, found: Dupl
     if len(table):
         words.append(f"{int(table['mirrored'].sum()):,} mirrored")
         words.append(f"{strange:,} under another label")
-    if found.unreadable or found.flat:
-        words.append(f"not compared: {found.unreadable:,} unreadable, {found.flat:,} blank")
-    return "; ".join(words)
+    line = "; ".join(words)
+    return f"{line}\n  {found.left_out()}" if found.left_out() else line
 
 
 if __name__ == "__main__":

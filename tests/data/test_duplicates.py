@@ -188,7 +188,17 @@ def test_blank_images_match_nothing_and_broken_ones_are_counted(tmp_path):
     found = DuplicateFinder().find(splits["test"], splits["train"])
     assert found.found == []
     assert found.unreadable == 1
+    assert found.left_out().startswith("Not compared were images of both splits: 1 that can't be")
     assert found.flat == 6 - sum("g" in name_of(splits["val"], i) for i in range(1))
+
+
+def test_images_too_small_to_tell_apart_are_not_compared():
+    tiny = memory_split([photo(0).resize((15, 20)), photo(0).resize((15, 20))])
+    small = memory_split([photo(0).resize((16, 20)), photo(0).resize((16, 20))])
+    assert DuplicateFinder().find(tiny, tiny).found == []
+    assert "2 that are blank or smaller than 16" in DuplicateFinder().find(tiny, tiny).left_out()
+    assert len(DuplicateFinder().find(small, small).found) == 1
+    assert DuplicateFinder().find(small, small).left_out() == ""
 
 
 def test_hashes_are_kept_until_a_file_changes(root, tmp_path, monkeypatch):

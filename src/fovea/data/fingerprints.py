@@ -35,6 +35,10 @@ FLAT = 1.0
 """Standard deviation of the detail in grey levels, of 255. Below it are blank images, whose hash is
 noise, and which all look alike."""
 
+SMALLEST = 16
+"""Pixels of the shorter side. Smaller images say too little: three in five of scikit-learn's
+digits, 8 x 8 pixels, would have a twin."""
+
 SMALLEST_FOR_WORKERS = 1000
 """Fewer images are read sooner than worker processes start."""
 
@@ -49,7 +53,7 @@ class Fingerprints:
     Attributes:
         hashes: (N,) uint64.
         mirrored: (N,) uint64, of the images flipped left to right.
-        usable: (N,) bool; False for images that can't be read or are `FLAT`.
+        usable: (N,) bool; False for images that can't be read, are `FLAT` or below `SMALLEST`.
         unreadable: how many can't be read.
     """
 
@@ -114,9 +118,12 @@ class _Thumbnails(Dataset[NDArray[np.uint8]]):
         return len(self.numbers)
 
     def thumbnail(self, row: int) -> NDArray[np.uint8] | None:
-        """Return (SIDE, SIDE); None for an image that can't be read."""
+        """Return (SIDE, SIDE), black for an image that is too small; None for an unreadable one."""
         try:
-            return _thumbnail(self.source.open(int(self.numbers[row]), 3, self.decode))
+            picture = self.source.open(int(self.numbers[row]), 3, self.decode)
+            if min(picture.height, picture.width) < SMALLEST:
+                return np.zeros((SIDE, SIDE), dtype=np.uint8)
+            return _thumbnail(picture)
         except UnreadableImage:
             return None
 

@@ -29,6 +29,12 @@ log = logging.getLogger("fovea")
 
 _TABLE, _SHEET = "duplicates.csv", "duplicates.png"
 
+_CAVEAT = (
+    "Found are copies that were re-encoded, resized, brightened, turned to grey, mirrored or "
+    "slightly cropped; not other photographs of the same scene. Look at the sheet before you "
+    "believe it: drawings, writing and small images may resemble each other as much."
+)
+
 
 class Images(NamedTuple):
     """A split by name, and the data set it is of."""
@@ -97,15 +103,19 @@ def report_duplicates(
     found = finder.find(judged.split, trained.split)
     table = duplicates_table(found, judged, trained)
     effect = effect_of_duplicates(predictions, [item.index for item in found.found])
-    text = effect.sentence(judged.name)
+    text = " ".join(filter(None, [effect.sentence(judged.name), found.left_out()]))
     if effect.duplicates:
         log.warning("WARNING: %s See %s.", text, console.shorten(folder / _SHEET))
+    elif found.left_out():
+        log.warning("WARNING: %s", text)
     else:
         log.info(text)
-    figure = write_duplicates(table, pictures(found, judged, trained), folder, text)
+    figure = write_duplicates(
+        table, pictures(found, judged, trained), folder, effect.sentence(judged.name)
+    )
     section = Section(
         "Near-duplicates in train",
-        text=f"{text}\n\n{_caveat(found)}",
+        text=f"{text}\n\n{_CAVEAT}",
         table=table.drop(columns=["split", "twin_split"]) if len(table) else None,
         figure=figure,
         file=_TABLE,
@@ -169,18 +179,3 @@ def write_duplicates(
         return None
     plot_pairs(table, images_of, folder / _SHEET, title)
     return folder / _SHEET
-
-
-def _caveat(found: Duplicates) -> str:
-    """Return what the numbers do not cover, in words."""
-    left_out = ""
-    if found.unreadable or found.flat:
-        left_out = (
-            f" Not compared: {found.unreadable:,} images that can't be read, and {found.flat:,} "
-            "that show nothing."
-        )
-    return (
-        "Found are copies that were re-encoded, resized, brightened, turned to grey, mirrored or "
-        "slightly cropped; not other photographs of the same scene. Look at the sheet before you "
-        f"remove any.{left_out}"
-    )
