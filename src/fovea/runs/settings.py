@@ -19,16 +19,19 @@ MOST_VALUES = 20_000
 """Of one file. The largest recipe has some hundred; aliases of YAML can multiply a few lines to
 billions of values."""
 
-OWN = re.compile(r"^(run_id|resume|paths\..*|logger\..*|launcher\..*|callbacks\..*\.dirpath)$")
+OWN = re.compile(
+    r"^(run_id|resume|paths\..*|logger\..*|launcher\..*"
+    r"|callbacks\..*\.(dirpath|folder|path|metrics_csv))$"
+)
 """Settings that say where a run's files go, or how it was started, and differ from run to run."""
 
 RUN = "<run>"
 
-_TELLING_NAME = 8
-"""Letters of a folder's name; the jobs of a sweep are called 0, 1, 2, and so are many values."""
+# Where the run was, if its folder has been moved since: ``paths.run``.
+_WAS_IN = re.compile(r"^paths:\n(?: .*\n)*?  run: (['\"]?)(.*/.*)\1$", re.MULTILINE)
 
 # Written in C: six times as fast. A build of PyYAML without it has the other one.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Deep nesting makes the parser in C overflow its stack, which ends the process.
 _DEEP = re.compile(r"^[ \t]{200}|(?:[-?][ \t]+){50}", re.MULTILINE)
@@ -44,8 +47,9 @@ def parse_settings(text: str, folder: Path | None = None) -> Settings:
 
     Args:
         text: the file's content.
-        folder: the run's. Where its path or its name stands, the settings have `RUN`: what differs
-            in nothing else does not differ.
+        folder: the run's. Where its path stands, as it is or as it was in ``paths.run``, the
+            settings have `RUN`: what differs in nothing else does not differ. Its name alone
+            stays: it may be a network's, or the 1 of many values.
 
     Raises:
         yaml.YAMLError: it is no YAML, or names a Python type.
@@ -53,9 +57,7 @@ def parse_settings(text: str, folder: Path | None = None) -> Settings:
         RecursionError: it is nested too deeply.
     """
     if folder is not None:
-        text = text.replace(str(folder), RUN)
-        if len(folder.name) >= _TELLING_NAME:
-            text = text.replace(folder.name, RUN)
+        text = _without_place(text, folder)
     sections: dict[str, Settings] = {}
     try:
         for section in re.split(r"\n(?=[A-Za-z_])", text):
@@ -63,6 +65,14 @@ def parse_settings(text: str, folder: Path | None = None) -> Settings:
     except (yaml.YAMLError, ValueError):
         sections = _parse.__wrapped__(text)
     return {key: value for flat in sections.values() for key, value in flat.items()}
+
+
+def _without_place(text: str, folder: Path) -> str:
+    """Return ``text`` with `RUN` for the whole path of the run's folder, now and when it began."""
+    was = _WAS_IN.search(text)
+    for place in dict.fromkeys([str(folder.absolute()), *([was[2]] if was else [])]):
+        text = re.sub(rf"(?<![\w./-]){re.escape(place)}(?=[/'\",\]}}]|$)", RUN, text, flags=re.M)
+    return text
 
 
 @lru_cache(maxsize=20_000)
@@ -101,7 +111,7 @@ def parse_words(text: str) -> list[str]:
 
 def _load(text: str) -> Any:
     deep = text.count("[") + text.count("{") > _BRACKETS or _DEEP.search(text)
-    return yaml.load(text, Loader=yaml.SafeLoader if deep else _LOADER)
+    return yaml.load(text, Loader=yaml.SafeLoader if deep else _SAFE_LOADER)
 
 
 def _walk(key: str, value: Any, budget: list[int]) -> Iterator[tuple[str, Any]]:
