@@ -5,9 +5,10 @@
     python scripts/compare.py outputs --group-by model.name     # systems told apart by this alone
     python scripts/compare.py a/predictions/test.npz b/predictions/test.npz
 
-Runs that differ in nothing but their seed are one system. Compared are the predictions that
-training (test=true) and eval.py leave in a run's folder. Everything is written into --out:
-compare.html to read, compare.json and CSV files for programs, pictures.
+Runs that differ in nothing but their seed are one system. A single run beside several is taken to
+vary with its seed as they do. Compared are the predictions that training (test=true) and eval.py
+leave in a run's folder. Everything is written into --out: compare.html to read, compare.json and
+CSV files for programs, pictures.
 """
 
 from __future__ import annotations
@@ -42,11 +43,10 @@ def main() -> int:
     """Compare, print what holds, write the folder; return the exit status."""
     options = parse_arguments()
     try:
-        group_by = [] if options.group_by == ["none"] else options.group_by
         comparison = compare(
             options.runs,
             split=options.split,
-            group_by=group_by,
+            group_by=options.group_by,
             baseline=options.baseline,
             seed=options.seed,
             resamples=options.resamples,
@@ -70,16 +70,23 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN",
         help="folder of a run, an evaluation or several runs, or file of predictions")  # fmt: skip
-    add("--split", default="test", help="whose predictions; default: %(default)s")
-    add("--group-by", nargs="+", metavar="KEY",
-        help="settings that alone tell systems apart, such as optimizer.lr; none: every run is a "
-        "system of its own; default: all settings but seeds")  # fmt: skip
+    add("--split", default="test", choices=("train", "val", "test"),
+        help="whose predictions; default: %(default)s")  # fmt: skip
+    add("--group-by", type=keys, metavar="KEY[,KEY…]",
+        help="settings that alone tell systems apart, such as model.name,optimizer.lr; none: every "
+        "run is a system of its own; default: all but seeds, places, and what only watches a run "
+        "(progress bar, sheets of images, profiler, …)")  # fmt: skip
     add("--baseline", action="store_true", help="compare all with the first system only")
     add("--resamples", type=positive, default=2000, help="default: %(default)s")
     add("--seed", type=int, default=0, help="of the resampling; default: %(default)s")
     add("--count", type=positive, default=15, help="pictures on a sheet; default: %(default)s")
     add("--out", type=Path, help="folder to write; default: a new one in outputs/")
     return parser.parse_args()
+
+
+def keys(text: str) -> list[str]:
+    """Return the settings that ``text`` names, with commas between them; of "none", no setting."""
+    return [] if text == "none" else [key.strip() for key in text.split(",") if key.strip()]
 
 
 def positive(text: str) -> int:
@@ -111,8 +118,10 @@ def print_summary(comparison: Comparison) -> None:
 def find_images(comparison: Comparison) -> Callable[[int], Tensor] | None:
     """Return what gives a sample's image by its index; None, with a word, if there is no way to it.
 
-    The data set is built as one of the runs had it, and has to hold the same images still.
+    The data set is built as one of the runs had it, and has to hold, still, what the first run was
+    judged on: samples have the indices they had there.
     """
+    judged_on = comparison.entries[0].results.about.get("fingerprint")
     reason = "no run folder says which data set it is"
     for entry in comparison.entries:
         if entry.folder is None:
@@ -120,7 +129,7 @@ def find_images(comparison: Comparison) -> Callable[[int], Tensor] | None:
         try:
             data = build_data(run_folder.read_config(entry.folder))
             now = data.split_fingerprints().get(comparison.split)
-            if now == entry.results.about.get("fingerprint"):
+            if now == judged_on:
                 dataset = data.dataset(comparison.split)
                 return lambda index: dataset[index].images
             reason = "the data set has other images now"

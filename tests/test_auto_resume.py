@@ -70,6 +70,19 @@ def test_where_a_run_runs_makes_no_difference(in_empty_folder):
     assert prepared(*WORDS, "trainer=cpu", "checkpoint.every_n_steps=7") == ("here", "here")
 
 
+def test_what_only_watches_a_run_makes_no_difference(in_empty_folder):
+    words = [*WORDS, "~callbacks.progress", "~callbacks.image_sheets", "~callbacks.learning_curves"]
+    make_run("before", words)
+    assert prepared(*WORDS, "callbacks.progress.refresh_s=9") == ("before", "before")
+    assert prepared(*WORDS, "callbacks.image_sheets=null") == ("before", "before")
+    assert prepared(*WORDS, "callbacks.spikes.threshold=9")[1] == "null"
+    make_run("bare", [*WORDS, "callbacks=[]"])
+    assert prepared(*WORDS, "callbacks=[]") == ("bare", "bare")
+    cfg = compose_checked("train", WORDS)
+    cfg.callbacks = None
+    assert auto_resume.fingerprint(cfg)
+
+
 def test_a_run_without_a_checkpoint_begins_anew_in_its_folder(in_empty_folder):
     make_run("begun", checkpoint=False)
     assert prepared(*WORDS) == ("begun", "null")

@@ -33,6 +33,11 @@ def test_other_devices_may_need_another_accumulation():
     assert (cfg.trainer.devices, cfg.trainer.accumulate_grad_batches) == (1, 4)
 
 
+def test_what_only_watches_a_run_may_change_or_be_new_to_it():
+    cfg = merged(saved_run("~callbacks.progress"), "callbacks.progress.refresh_s=9")
+    assert cfg.callbacks.progress == {"_target_": "fovea.tracking.ProgressBar", "refresh_s": 9}
+
+
 def test_a_longer_run_freezes_nothing_again():
     saved = saved_run("freeze=gradual", "trainer.max_epochs=5")
     cfg = merged(saved, "trainer.max_epochs=12")

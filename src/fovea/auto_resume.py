@@ -20,8 +20,9 @@ from fovea import config, run_folder, run_id, run_lock
 from fovea.checkpoints import durable
 from fovea.errors import FoveaError
 
-# Where and beside what a run runs: of two configurations that differ in nothing else, one run
-# may go on with the other. (What else `resume=` lets one change makes it another run.)
+# Where and beside what a run runs, and what only watches it: of two configurations that differ in
+# nothing else, one run may go on with the other. (What else `resume=` lets one change makes it
+# another run.)
 PLACE = (
     "trainer.accelerator",
     "trainer.devices",
@@ -30,13 +31,17 @@ PLACE = (
     "trainer.accumulate_grad_batches",
     "trainer.log_every_n_steps",
     "trainer.profiler",
+    "callbacks.progress",
+    "callbacks.image_sheets",
+    "callbacks.learning_curves",
     "checkpoint",
     "logger",
     "data.num_workers",
     "paths",
     "tags",
 )
-_NO_MATTER = ("run_id", "group", "resume", "sweep", "launcher", "allow_targets")
+# How it was started and what it is called.
+NO_MATTER = ("run_id", "group", "resume", "sweep", "launcher", "allow_targets")
 _WAIT_S = 300
 
 
@@ -60,11 +65,11 @@ def fingerprint(cfg: DictConfig) -> str:
         cfg.paths.run = cfg.run_id = "run"
         cfg.group = None
     plain = OmegaConf.to_container(cfg, resolve=True)
-    for key in (*PLACE, *_NO_MATTER):
+    for key in (*PLACE, *NO_MATTER):
         *parents, last = key.split(".")
         node: Any = plain
         for parent in parents:
-            node = node[parent]
+            node = node.get(parent) or {}  # there need be no callbacks
         node.pop(last, None)
     text = json.dumps(plain, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

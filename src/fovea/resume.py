@@ -56,7 +56,7 @@ def merge(cfg: DictConfig, saved: DictConfig, overrides: list[str]) -> DictConfi
         k for key in keys for k in ([f"trainer.{p}" for p in _PLACE] * (key == "trainer") or [key])
     ]
     refused = []
-    for key in keys:
+    for key in dict.fromkeys(_whole(key, merged) for key in keys):
         if key in {"resume", "run_id", "allow_targets"}:
             continue
         new, old = OmegaConf.select(cfg, key), OmegaConf.select(merged, key)
@@ -84,6 +84,13 @@ def merge(cfg: DictConfig, saved: DictConfig, overrides: list[str]) -> DictConfi
             merged = OmegaConf.create(_moved(merged, str(saved.paths.run), str(cfg.paths.run)))
     _check_folders(merged, cfg)
     return merged
+
+
+def _whole(key: str, merged: DictConfig) -> str:
+    """Return ``callbacks.progress`` for ``callbacks.progress.refresh_s`` if the run lacks it."""
+    node = ".".join(key.split(".")[:2])
+    absent = node.startswith("callbacks.") and OmegaConf.select(merged, node) is None
+    return node if absent else key
 
 
 def _check_folders(merged: DictConfig, cfg: DictConfig) -> None:

@@ -34,11 +34,12 @@ def outcomes(accuracy, seed):
 def run(tmp_path, made_up):
     """Return a function that makes a run folder: settings, curves and predictions."""
 
-    def make(name, accuracy, seed, lr=0.1, split="test", **about):
+    def make(name, accuracy, seed, lr=0.1, split="test", more=(), **about):
         folder = tmp_path / "outputs" / name
         (folder / "predictions").mkdir(parents=True)
         config = {"seed": seed, "run_id": name, "data": {"seed": seed, "batch_size": 10},
-                  "optimizer": {"lr": lr}, "callbacks": {"x": {"folder": str(folder)}}}  # fmt: skip
+                  "optimizer": {"lr": lr}, "callbacks": {"x": {"folder": str(folder)}},
+                  **dict(more)}  # fmt: skip
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         (folder / "summary.json").write_text(json.dumps({"seconds": 10 / lr, "parameters": 7}))
         steps = np.arange(1, 4)
@@ -72,6 +73,51 @@ def test_seeds_of_one_configuration_are_one_system(run, tmp_path):
     ]
     with pytest.raises(FoveaError, match=r"Did you mean 'optimizer.lr'\?"):
         compare([tmp_path / "outputs"], group_by=["optimiser.lr"])
+
+
+def test_a_run_may_be_called_as_its_network_is(run, tmp_path):
+    for seed, name in enumerate(("test_resnet", "test_vit")):
+        run(name, 0.8, seed, more={"model": {"name": name}})
+    systems = compare([tmp_path / "outputs"]).systems
+    assert [system.name for system in systems] == ["test_resnet", "test_vit"]
+    for number in (1, 2):  # the jobs of a sweep are called so
+        run(str(number), 0.8, number, more={"model": {"name": "x", "stages": number}})
+    systems = compare([tmp_path / "outputs" / str(number) for number in (1, 2)]).systems
+    assert [system.name for system in systems] == ["stages=1", "stages=2"]
+
+
+def test_what_watches_a_run_and_where_it_was_makes_no_system(run, tmp_path):
+    run("a", 0.8, 0, more={"trainer": {"devices": 1, "profiler": None}})
+    folder = run("b", 0.8, 1, more={
+        "trainer": {"devices": 8, "accelerator": "gpu", "profiler": {"dirpath": "/elsewhere/b"},
+                    "log_every_n_steps": 1},
+        "callbacks": {"x": {"folder": "/elsewhere/b/report"}, "y": {"file": "/elsewhere/b/z"},
+                      "progress": {"refresh_s": 5}, "image_sheets": None},
+        "paths": {"data": "/elsewhere", "run": "/elsewhere/b"},
+    })  # fmt: skip
+    folder.rename(folder.with_name("moved"))
+    run("c", 0.9, 2, more={"callbacks": {"y": {"file": str(tmp_path / "outputs" / "c" / "z")}}})
+    c_and_moved, a = (
+        [entry.name for entry in system.entries]
+        for system in sorted(
+            compare([tmp_path / "outputs"], group_by=["callbacks.y.file"]).systems,
+            key=lambda system: -len(system.entries),
+        )
+    )
+    assert (c_and_moved, a) == (["c", "moved"], ["a"])
+    with pytest.raises(FoveaError, match="differ in their seed only"):
+        compare([tmp_path / "outputs" / "moved", tmp_path / "outputs" / "c"])
+
+
+def test_shares_stay_shares_and_one_run_beside_several_is_told(run, tmp_path):
+    folders = [run(f"a{seed}", share, seed) for seed, share in enumerate((0.05, 0.6))]
+    folders.append(run("b", 0.3, 2, lr=0.2))
+    found = compare(folders)
+    assert found.interval(0) == (0, 1)
+    row = pairs_table(found).iloc[0]
+    assert (row["top1_low"], row["top1_high"]) == (-1, 1)
+    assert row["nll_low"] < -1
+    assert "B is one run: beside several runs, a single one's seed" in say_limits(found)[0]
 
 
 def test_the_folder_holds_what_was_said(run, tmp_path):

@@ -31,20 +31,34 @@ def test_seeds_add_the_variance_that_samples_do_not_explain():
     assert found.freedom == pytest.approx(1, abs=0.2)
 
 
-def draw(rng, seeds, n, spread, trials):
-    """Yield scores of two systems of one accuracy, whose runs differ by seed and by sample."""
+def test_a_single_run_varies_with_its_seed_as_those_it_is_compared_with():
+    # All runs are right on the first so many samples of 1000: luck with samples is a tenth of it.
+    right = np.array([100, 500, 900, 500])
+    scores = (np.arange(1000)[:, None] < right).astype(float)
+    found = Resampled(scores, [[0, 1, 2], [3]], resamples=4000)
+    theirs = 0.4  # sd(0.1, 0.5, 0.9)
+    for difference in (found.difference(0, 1), found.difference(1, 0)):
+        assert difference.error == pytest.approx(theirs * math.sqrt(1 + 1 / 3), rel=0.03)
+        assert difference.freedom == pytest.approx(2, abs=0.2)
+    assert found.score(0).error == pytest.approx(theirs / math.sqrt(3), rel=0.03)
+    assert found.score(1).error == pytest.approx(0.5 / math.sqrt(1000), rel=0.05)
+
+
+def draw(rng, runs, n, spread, trials):
+    """Yield scores of runs of one accuracy, which differ by seed and by sample."""
     for _ in range(trials):
         hardness = 1.5 * rng.standard_normal((n, 1))
-        shift = spread * rng.standard_normal(2 * seeds)
-        yield (1 + hardness + shift + rng.standard_normal((n, 2 * seeds)) > 0).astype(float)
+        shift = spread * rng.standard_normal(runs)
+        yield (1 + hardness + shift + rng.standard_normal((n, runs)) > 0).astype(float)
 
 
 @pytest.mark.parametrize("spread", [0, 0.15])
-def test_no_difference_is_claimed_where_there_is_none(spread):
+@pytest.mark.parametrize("groups", [[[0, 1, 2], [3, 4, 5]], [[0, 1, 2], [3]]], ids=["3v3", "3v1"])
+def test_no_difference_is_claimed_where_there_is_none(spread, groups):
     rng = np.random.default_rng(1)
     claims = [
-        Resampled(scores, [[0, 1, 2], [3, 4, 5]], i, 300).difference(0, 1).p_value <= 0.05
-        for i, scores in enumerate(draw(rng, 3, 300, spread, 250))
+        Resampled(scores, groups, i, 300).difference(0, 1).p_value <= 0.05
+        for i, scores in enumerate(draw(rng, sum(map(len, groups)), 300, spread, 250))
     ]
     # A test of just 5 % would exceed this once in a thousand.
     assert sum(claims) <= stats.binom.ppf(0.999, 250, 0.05)

@@ -1,3 +1,4 @@
+import dataclasses
 import runpy
 import sys
 from pathlib import Path
@@ -61,15 +62,38 @@ def test_bad_input_is_told_in_words(compare, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = make_run(tmp_path / "runs" / "a", 0, 0.1, 2)
     other = make_run(tmp_path / "runs" / "b", 1, 0.2, 2, fingerprint="another")
+    near = make_run(tmp_path / "runs" / "c", 1, 0.2, 2)
     for words, said in (
         ([run], "two runs or more"),
         ([run, tmp_path / "none"], "no such run folder"),
         ([run, other], "can't be compared with 'a'"),
         ([run, other / "config.yaml"], "is not a file of predictions"),
         ([run, run, "--split", "val"], "python src/eval.py"),
+        (["--group-by", "optimizer.lr,model.nme", run, near], "--group-by model.nme: no run has"),
     ):
         status, _, complaint = compare(*words)
         assert status == 2
         assert complaint.startswith("error: ")
         assert said in complaint
     assert not (tmp_path / "outputs").exists()
+    status, _, complaint = compare(run, near, "--split", "tset")
+    assert status == 2
+    assert "choose from" in complaint
+
+
+def test_pictures_are_of_what_the_first_run_was_judged_on(compare, tmp_path):
+    # Saved in another order, of the same images by their names.
+    old, now = (
+        make_run(tmp_path / "a", 0, 0.1, 2, fingerprint="then"),
+        make_run(tmp_path / "b", 1, 0.2, 2),
+    )
+    for folder in (old, now):
+        file = folder / "predictions" / "test.npz"
+        found = Predictions.load(file)
+        names = tuple(map(str, range(len(found))))
+        dataclasses.replace(found, paths=names).save(file)
+    words = ("--resamples", 100, "--out")
+    status, printed, _ = compare(old, now, *words, tmp_path / "first")
+    assert (status, "No pictures of the samples: the data set has other" in printed) == (0, True)
+    status, printed, _ = compare("--group-by", "none", now, old, *words, tmp_path / "second")
+    assert (status, "No pictures" in printed) == (0, False)

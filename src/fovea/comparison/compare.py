@@ -64,10 +64,14 @@ class Comparison:
         return names
 
     def interval(self, system: int) -> tuple[float, float]:
-        """Return the 95 % interval of a system's top-1: Wilson's for one run, else resampled."""
+        """Return the 95 % interval of a system's top-1: Wilson's for one run, else resampled.
+
+        Within [0, 1], which a few seeds that differ much would leave.
+        """
         only, *others = self.systems[system].entries
         if others:
-            return self.scores["top1"][system].interval
+            low, high = self.scores["top1"][system].interval
+            return max(0.0, low), min(1.0, high)
         return wilson(int(only.results.correct.sum()), self.samples)
 
 

@@ -11,17 +11,17 @@ from typing import Any
 import yaml
 
 from fovea import run_folder, runs
+from fovea.auto_resume import NO_MATTER, PLACE
 from fovea.comparison.results import Results, judge
 from fovea.errors import FoveaError
 from fovea.evaluation.predictions import Predictions
-from fovea.runs.settings import parse_settings
+from fovea.runs.settings import OWN, parse_settings
 
-# What may differ between runs of one system: chance, and where and on what machine they ran. Other
-# images under data.root would show in the fingerprint of the split.
+# What may differ between runs of one system: chance, where and beside what they ran, and where
+# their files go. Other images under data.root would show in the fingerprint of the split.
 _NOT_THE_SYSTEM = re.compile(
-    r"(.*\.)?(seed|dirpath|num_workers|memory_fraction|num_nodes|collective_timeout)"
-    r"|run_id|group|tags|resume|test|allow_targets|data\.(root|check)"
-    r"|(paths|logger|launcher|checkpoint|hydra)(\..*)?"
+    rf"(.*\.)?(seed|memory_fraction|collective_timeout)|test|data\.(root|check)"
+    rf"|({'|'.join(map(re.escape, (*PLACE, *NO_MATTER, 'hydra')))})(\..*)?|{OWN.pattern}"
 )
 _USUAL_VIEWS, _USUAL_CHECKPOINT = "center", "best.ckpt"
 
@@ -124,16 +124,9 @@ def _training_run(place: Path, predictions: Predictions) -> Path | None:
 
 
 def system_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return those settings that make a run another system, as text.
-
-    Those that name the run's own folder do not.
-    """
-    own = str(settings.get("run_id") or "\0")
-    texts = {key: str(value) for key, value in settings.items()}
+    """Return those settings that make a run another system, as text."""
     return {
-        key: text
-        for key, text in texts.items()
-        if own not in text and not _NOT_THE_SYSTEM.fullmatch(key)
+        key: str(value) for key, value in settings.items() if not _NOT_THE_SYSTEM.fullmatch(key)
     }
 
 
@@ -150,9 +143,12 @@ def _how_seen(predictions: Predictions) -> dict[str, Any]:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Return a run's configuration by dotted keys; empty where there is none, or it is damaged."""
+    """Return a run's configuration by dotted keys; empty where there is none, or it is damaged.
+
+    Paths into its own folder begin with `fovea.runs.settings.RUN`: they are alike for all runs.
+    """
     try:
-        return parse_settings((folder / "config.yaml").read_text(encoding="utf-8"))
+        return parse_settings((folder / "config.yaml").read_text(encoding="utf-8"), folder)
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
 

@@ -43,8 +43,8 @@ def plot_scores(comparison: Comparison, path: Path | str) -> None:
 def plot_differences(comparison: Comparison, path: Path | str) -> None:
     """Draw the differences in top-1 with their 95 % intervals, those that may be claimed in blue.
 
-    A grey bar spans the differences that this test set would probably not have shown. Beyond 15
-    pairs, only those with the best system.
+    A grey bar spans the differences that would probably not have been shown. Beyond 15 pairs, only
+    those with the best system.
     """
     pairs = list(comparison.pairs)
     if len(pairs) > _PAIRS:
@@ -66,7 +66,7 @@ def plot_differences(comparison: Comparison, path: Path | str) -> None:
 
 def _draw_difference(axes: Axes, y: int, pair: Pair) -> None:
     difference = pair.differences["top1"]
-    low, high = difference.interval
+    low, high = pair.interval("top1")
     if np.isfinite(pair.detectable):
         reach = 100 * pair.detectable
         axes.barh(y, 2 * reach, left=-reach, height=0.7, color=FAINT, alpha=0.18, lw=0)

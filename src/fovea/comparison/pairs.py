@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fovea.comparison.entries import Entry
 from fovea.comparison.resampling import Estimate, Resampled
+from fovea.comparison.results import SHARES
 from fovea.comparison.significance import (
     LEVEL,
     detectable_difference,
@@ -33,7 +34,7 @@ class Pair:
             pairs of their runs).
         only_second: likewise.
         p_value: of no difference in top-1: McNemar's mid-p for one run each, else of a t-test.
-        exact_p: of McNemar's exact test; None where seeds come into it.
+        exact_p: of McNemar's exact test; None where seeds come into it, if only of one of the two.
         adjusted_p: by Holm, for the number of comparisons.
         detectable: the smallest difference in top-1 that would have been shown with a chance of
             80 %; NaN where they differ too seldom, or their seeds are too few, for any claim.
@@ -53,6 +54,11 @@ class Pair:
     def shown(self) -> bool:
         """Whether a difference in top-1 may be claimed."""
         return self.adjusted_p <= LEVEL
+
+    def interval(self, score: str) -> tuple[float, float]:
+        """Return the 95 % interval of a difference; of shares within [-1, 1]."""
+        low, high = self.differences[score].interval
+        return (low, high) if score not in SHARES else (max(-1.0, low), min(1.0, high))
 
 
 def outcomes(entries: Sequence[Entry]) -> NDArray[np.bool_]:

@@ -14,6 +14,8 @@ from fovea.evaluation.predictions import Predictions
 
 SCORES = {"top1": "top-1", "balanced_accuracy": "balanced accuracy", "nll": "NLL"}
 """Names of the scores, the one that is judged first."""
+SHARES = ("top1", "balanced_accuracy")
+"""Those in [0, 1]."""
 
 _CHUNK = 4096
 """Rows whose log-probabilities are computed at once, in float64."""

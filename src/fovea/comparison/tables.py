@@ -62,7 +62,7 @@ def pairs_table(comparison: Comparison) -> pd.DataFrame:
             "claim": f"{letters[better]} is better" if pair.shown else "not shown",
         }
         for name in SCORES:
-            low, high = pair.differences[name].interval
+            low, high = pair.interval(name)
             row |= {name: pair.differences[name].value, f"{name}_low": low, f"{name}_high": high}
         row |= {
             "p": pair.p_value,

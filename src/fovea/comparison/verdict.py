@@ -17,16 +17,21 @@ METHOD = (
     "Several seeds: seeds and samples are both resampled (Bouthillier et al. 2021; Davison and "
     "Hinkley 1997, sec. 3.8), the samples alike for all systems; a t-test with the degrees of "
     "freedom that the number of seeds leaves (Hillis 2007).",
+    "One run against several seeds: its seed is taken to make as much difference as theirs does. "
+    "Seeds then add s² (1 + 1/n) to the variance, with n − 1 degrees of freedom; s² is the "
+    "variance of the n runs.",
     "±: half of a 95 % interval, from the same resampling (paired bootstrap), not corrected for "
     "the number of comparisons.",
     "Several comparisons: p-values corrected by Holm 1979, so that the chance of any false claim "
     "is at most 5 %.",
-    "Detectable, or what the test set could have shown: the difference that would have led to a "
+    "Detectable, or what could have been shown: the difference that would have led to a "
     "claim with a chance of 80 %, at the share of disagreement that was seen (Miettinen 1968; "
     "Connor 1987) or the standard error over seeds, at the level of a single claim.",
     "Agreement: Cohen 1960; error consistency: Geirhos et al. 2020.",
 )
 """How the numbers were found, with the sources."""
+
+_MORE_SEEDS = "Other seeds would tell: python src/train.py -m seed=0,1,2 …"
 
 _PRECISE_FROM = 2000
 """Samples from which a hundredth of a point means something."""
@@ -56,7 +61,10 @@ def say_pair(comparison: Comparison, pair: Pair) -> str:
             f"{comparison.samples:,} samples, too few for any claim"
         )
     detectable = f"{100 * pair.detectable:.{digits(comparison.samples)}f}"
-    return f"{head}not shown ({p_value}); this {comparison.split} set could have shown {detectable}"
+    source = f"this {comparison.split} set"
+    if pair.exact_p is None:
+        source = f"these seeds and {source}"
+    return f"{head}not shown ({p_value}); {source} could have shown {detectable}"
 
 
 def say_points(difference: Estimate, samples: int) -> str:
@@ -121,11 +129,16 @@ def say_limits(comparison: Comparison) -> list[str]:
     """Return what the claims do not cover."""
     single = [system for system in comparison.systems if len(system.entries) == 1]
     limits = []
-    if single:
+    alone = f"{_letters(single)} {_are_one(single)}" if single else ""
+    if any(pair.exact_p is not None for pair in comparison.pairs):
         limits.append(
-            f"{_letters(single)} {'is one run' if len(single) == 1 else 'are one run each'}: what "
-            "is said holds for the trained network, not for the way it was trained. Other seeds "
-            "would tell: python src/train.py -m seed=0,1,2 …"
+            f"{alone}: what is said of single runs holds for the trained networks, not for the way "
+            f"they were trained. {_MORE_SEEDS}"
+        )
+    if single and len(single) < len(comparison.systems):
+        limits.append(
+            f"{alone}: beside several runs, a single one's seed is taken to make as much "
+            f"difference as theirs does. {_MORE_SEEDS}"
         )
     if len(single) < len(comparison.systems):
         limits.append(
@@ -138,6 +151,10 @@ def say_limits(comparison: Comparison) -> list[str]:
             "is likely to flatter."
         )
     return limits
+
+
+def _are_one(systems: Sequence[System]) -> str:
+    return "is one run" if len(systems) == 1 else "are one run each"
 
 
 def _letters(systems: Sequence[System]) -> str:
