@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ CONTENTS = {
         "zero": (b"", "Expecting value"),
         "binary": (b"\xff\xfe\x00", "it is no text"),
         "deep": (b"[" * 100_000, "nested too deeply"),
-        "digits": (b'{"started": 1' + b"0" * 400 + b"}", "OverflowError"),
+        "digits": (b'{"started": 1' + b"0" * 400 + b"}", "started is too large a number"),
+        "count": (b'{"epochs": 1' + b"0" * 400 + b"}", "epochs is too large a number"),
     },
     "config.yaml": {
         "cut": (b"a: [", "did not find expected node content"),
@@ -47,6 +49,7 @@ CONTENTS = {
         "other": (b"a,b\n1,2\n", "no column 'step'"),
         "words": (b"epoch,step,val/loss\n0,1,yes\n", "could not convert"),
         "null": (b"\x00" * 64, "no column 'step'"),
+        "long": (b"epoch,step,val/loss\n0,1" + b"0" * 90 + b",1\n", "steps is too large a number"),
     },
     "environment.json": {"cut": (b"{", "Expecting"), "list": (b"[]", "it holds a list")},
     "overrides.yaml": {"word": (b"a: 1", "no list")},
@@ -61,6 +64,8 @@ def test_broken_files_are_rows_with_a_reason(tmp_path):
             (folder / file).write_bytes(content)
             expected[folder.name] = reason
     write_run(tmp_path / "whole")
+    write_run(tmp_path / "seed", seed=-(10**400))
+    expected["seed"] = "seed is too large a number"
     table = runs.load(tmp_path).set_index("id")
     assert table["error"].isna()["whole"]
     for name, reason in expected.items():
@@ -70,6 +75,7 @@ def test_broken_files_are_rows_with_a_reason(tmp_path):
     assert table.loc["summary.json-list", "model.name"] == "resnet18"
     assert table.loc["summary.json-list", "state"] == "unknown"
     assert table.loc["metrics.csv-zero", "objective"] == 0.5
+    assert table.loc["summary.json-count", "model.name"] == "resnet18"
     assert "model.head.dropout" not in table, "runs without settings make no difference"
 
 
@@ -121,18 +127,30 @@ print(table[["id", "state", "error"]].to_csv(index=False))
 """
 
 
-def test_what_may_not_be_read_is_said(tmp_path):
+@pytest.fixture
+def open_folder():
+    """Yield a folder that others may enter, as those of pytest are not."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if os.getuid() == 0 and any(not above.stat().st_mode & 0o001 for above in folder.parents):
+            pytest.skip("nobody but root may enter the folder for temporary files")
+        folder.chmod(0o755)
+        yield folder
+
+
+def test_what_may_not_be_read_is_said(open_folder):
     """Root may read all, so it looks as somebody else."""
-    write_run(tmp_path / "closed").chmod(0)
-    (write_run(tmp_path / "secret") / "summary.json").chmod(0)
-    for folder in [tmp_path, *list(tmp_path.parents)[:-2]]:
-        folder.chmod(folder.stat().st_mode | 0o055)
+    closed = write_run(open_folder / "closed")
+    (write_run(open_folder / "secret") / "summary.json").chmod(0)
     source = str(Path(fovea.__file__).parents[1])
-    seen = subprocess.run(
-        [sys.executable, "-c", LOOK, str(tmp_path)], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": source}, check=False,
-    )  # fmt: skip
-    (tmp_path / "closed").chmod(0o755)
+    closed.chmod(0)
+    try:
+        seen = subprocess.run(
+            [sys.executable, "-c", LOOK, str(open_folder)], capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": source}, check=False,
+        )  # fmt: skip
+    finally:
+        closed.chmod(0o755)
     assert seen.returncode == 0, seen.stderr
     assert "closed,unknown,can't be listed: Permission denied" in seen.stdout
     assert "secret,unknown,summary.json: Permission denied" in seen.stdout

@@ -23,7 +23,7 @@ def outputs(tmp_path, monkeypatch):
 
 def grow_old(folder):
     for file in folder.iterdir():
-        os.utime(file, (time.time() - 60,) * 2)
+        os.utime(file, (time.time() - 86_400,) * 2)
 
 
 @pytest.fixture
@@ -58,7 +58,8 @@ def test_only_what_has_changed_is_read_again(outputs, read):
     assert "there is none" in runs.load(outputs).set_index("id").loc["7", "error"]
 
 
-def test_a_run_that_was_changed_a_moment_ago_is_not_kept(outputs, read):
+def test_a_run_that_was_changed_a_moment_ago_is_not_kept(outputs, read, monkeypatch):
+    monkeypatch.setattr("fovea.runs.cache.SETTLED_S", 3600.0)
     (outputs / "3" / "summary.json").touch()
     runs.load(outputs)
     runs.load(outputs)

@@ -1,6 +1,7 @@
 """W&B's runs as a table, against a stub that has W&B's own signatures."""
 
 import inspect
+import json
 import math
 
 import pandas as pd
@@ -9,6 +10,8 @@ import wandb
 
 from fovea import runs
 from fovea.errors import FoveaError
+from fovea.runs.page import write_leaderboard
+from fovea.runs.ranking import best_first
 
 PER_PAGE = 4
 
@@ -139,6 +142,22 @@ def test_curves_have_the_columns_of_metrics_csv(server):
     both = runs.history_wandb(table.head(2))
     assert both["run"].tolist() == ["run-0", "run-0", "run-1", "run-1"]
     pd.testing.assert_frame_equal(runs.history_wandb(table.iloc[1]), curves)
+
+
+def test_the_page_has_the_curves_of_the_first_runs(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("fovea.runs.page.MOST_FETCHED", 2)
+    values = ({"_step": step, "val/loss": loss} for step, loss in ((9, 2.0), (19, 1.0)))
+    histories = {"run-0": list(values), "run-1": []}
+    monkeypatch.setattr(StubRun, "scan_history", lambda run: histories[run.id])
+    table, order = best_first(runs.load_wandb("team/digits"))
+    page = write_leaderboard(tmp_path / "x.html", table, ["id"], order, "team/digits", wandb=True)
+    text = page.read_text()
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert data["curves"] == [
+        {"steps": [[9, 19]], "metrics": {"val/loss": [0, [2.0, 1.0]]}},
+        {"steps": [], "metrics": {}},
+    ]
+    assert "The first 2 have curves." in text
 
 
 def test_what_goes_wrong_is_said(server, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 
 from fovea import runs
 from fovea.errors import FoveaError
+from fovea.runs.settings import parse_settings
 from made_runs import write_run
 
 
@@ -70,6 +71,35 @@ def test_an_evaluation_is_a_row_of_its_own_kind(tmp_path):
     assert table.loc["eval", "test/top1"] == 0.25
     assert "views" not in table, "a setting that other kinds lack differs in nothing"
     assert table["error"].isna().all()
+
+
+def test_an_evaluation_of_several_has_a_row_for_each(tmp_path):
+    folder = tmp_path / "both"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("split: test\nckpt: [a, b]\n")
+    models = [
+        {
+            "name": "a",
+            "state": "finished",
+            "ckpt": "/a.ckpt",
+            "metrics": {"test/top1": 0.25, "id": 1},
+        },
+        {"name": "b", "state": "failed", "ckpt": None, "metrics": {}, "error": "no such file"},
+        {"name": "../../etc", "state": "finished", "metrics": {"test/top1": 1.0}},
+        "c",
+    ]
+    done = {"state": "finished", "ckpt": ["a", "b"], "split": "test", "models": models}
+    (folder / "summary.json").write_text(json.dumps(done))
+    table = runs.load(tmp_path)
+    assert table["id"].tolist() == ["both/a", "both/b"]
+    assert table["path"].tolist() == [str(folder / "a"), str(folder / "b")]
+    assert table["kind"].tolist() == ["eval"] * 2
+    assert table["split"].tolist() == ["test"] * 2
+    assert table["state"].tolist() == ["finished", "failed"]
+    assert (table["test/top1"][0], table["ckpt"][0]) == (0.25, "/a.ckpt")
+    assert math.isnan(table["test/top1"][1])
+    assert table["error"][1] == "no such file"
+    assert runs.load(folder)["id"].tolist() == ["a", "b"]
 
 
 def test_no_runs_are_an_empty_table_and_no_folder_is_an_error(tmp_path):
@@ -151,3 +181,20 @@ def test_group_over_seeds(tmp_path):
         runs.group(table, by="optimiser.lr")
     with pytest.raises(FoveaError, match="by="):
         runs.group(pd.DataFrame(table.to_dict("records")))
+
+
+def test_of_a_run_called_as_its_network_only_paths_are_its_own(tmp_path):
+    text = (
+        "model: {name: test_resnet, weights: hub/test_resnet}\nbest: /was/test_resnet/best.ckpt\n"
+    )
+    text += f"now: {tmp_path}/test_resnet/x\nnext: {tmp_path}/test_resnet2/x\n"
+    text += "paths:\n  data: /data\n  run: /was/test_resnet\n"
+    assert parse_settings(text, tmp_path / "test_resnet") == {
+        "model.name": "test_resnet",
+        "model.weights": "hub/test_resnet",
+        "best": "<run>/best.ckpt",
+        "now": "<run>/x",
+        "next": f"{tmp_path}/test_resnet2/x",
+        "paths.data": "/data",
+        "paths.run": "<run>",
+    }

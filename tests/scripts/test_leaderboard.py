@@ -1,7 +1,9 @@
 """The leaderboard as a user sees it: on a terminal, and as a page in a real browser."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -36,11 +38,21 @@ def place(tmp_path_factory):
     broken = write_run(outputs / "broken")
     for name in ("metrics.csv", "summary.json", "config.yaml"):
         (broken / name).write_bytes(b"\xff")
-    evaluation = outputs / "evaluation"
-    evaluation.mkdir()
-    (evaluation / "config.yaml").write_text("split: test\nckpt: failed\n")
-    (evaluation / "summary.json").write_text('{"state": "finished", "metrics": {"test/top1": 1}}')
+    for name, top1 in (("evaluation", 0.5), ("second", 0.75)):
+        folder = outputs / name
+        folder.mkdir()
+        (folder / "config.yaml").write_text("split: test\ndata: {_target_: fovea.data.Digits}\n")
+        scores = {"state": "finished", "split": "test", "metrics": {"test/top1": top1}}
+        (folder / "summary.json").write_text(json.dumps({**scores, "ckpt": f"of-{name}"}))
     return place
+
+
+@pytest.fixture(scope="module")
+def page_file(place):
+    """Return the page of all runs in ``place``."""
+    file = place / "outputs" / "leaderboard.html"
+    assert f"page  {file.relative_to(place)}" in leaderboard("--html", cwd=place).stdout
+    return file
 
 
 def test_the_best_run_comes_first_and_lines_fit(place):
@@ -70,13 +82,20 @@ def test_what_is_shown_can_be_chosen(place):
         ["sweep/6", "0.4", "0"],
         ["sweep/7", "0.4", "1"],
     ]
-    lines = leaderboard("--kind", "eval", "--sort", "test/top1", cwd=place).stdout.splitlines()
-    assert lines[1].startswith("evaluation")
+    lines = leaderboard("--kind", "eval", cwd=place).stdout.splitlines()
+    assert lines[0].split()[:6] == ["id", "test/top1", "state", "split", "data", "ckpt"]
+    assert lines[1].split()[:6] == ["second", "0.7500", "finished", "test", "Digits", "of-second"]
+    assert lines[2].startswith("evaluation")
+    assert "3 runs by test/top1, highest first" in lines, "the broken one may be of any kind"
     for words, advice in (
         (("--sort", "val/top"), "Did you mean 'val/top1'?"),
         (("--columns", "id,optimiser.lr"), "Did you mean 'optimizer.lr'?"),
         (("absent",), "no folder of runs"),
+        (("--columns", "id, optimiser.lr"), "Did you mean 'optimizer.lr'?"),
+        (("--columns", ","), "names nothing"),
         (("--state", "pruned"), "no such run"),
+        (("--state", "finishd"), "Did you mean 'finished'?"),
+        (("--top", -1), "0 shows all"),
     ):
         done = leaderboard(*words, cwd=place, check=False)
         assert (done.returncode, done.stdout) == (2, ""), words
@@ -84,11 +103,39 @@ def test_what_is_shown_can_be_chosen(place):
         assert "Traceback" not in done.stderr
 
 
-def test_the_page_in_a_browser(place, tmp_path):
-    done = leaderboard("--html", cwd=place)
-    file = place / "outputs" / "leaderboard.html"
-    assert f"page  {file.relative_to(place)}" in done.stdout
-    with opened(file) as (page, problems):
+def test_where_the_page_goes(place, tmp_path):
+    copied = shutil.copytree(place / "outputs" / "sweep", tmp_path / "runs")
+    (tmp_path / "pages").mkdir()
+    leaderboard("--html", "runs", cwd=tmp_path)
+    assert "Runs of runs" in (copied / "leaderboard.html").read_text()
+    leaderboard("runs", "--html", "pages", cwd=tmp_path)
+    assert (tmp_path / "pages" / "leaderboard.html").exists()
+    done = leaderboard("runs", "--html", "/proc/x.html", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "can't be written to /proc/x.html" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_runs_are_called_can_neither_stop_it_nor_colour_a_terminal(tmp_path):
+    evil = "val/\x1b]0;title\x07\x1b[31m\nx"
+    monitor = {"monitor": {"metric": evil, "mode": "min"}, f"{evil}.y": 1}
+    for number, seed in enumerate((10, "later", 9)):
+        folder = write_run(tmp_path / "runs" / str(number), seed=seed, config=monitor)
+        (folder / "metrics.csv").unlink()
+    words = ("runs", "--sort", "seed", "--columns", "id,seed")
+    lines = leaderboard(*words, "--mode", "min", cwd=tmp_path).stdout.splitlines()
+    assert [line.split() for line in lines[1:4]] == [["2", "9"], ["0", "10"], ["1", "later"]]
+    lines = leaderboard(*words, cwd=tmp_path).stdout.splitlines()
+    assert [line.split() for line in lines[1:4]] == [["0", "10"], ["2", "9"], ["1", "later"]]
+    for more in ((), ("--sort", "val/z"), ("--columns", f"{evil}.z"), ("--html",)):
+        done = leaderboard("runs", *more, cwd=tmp_path, check=False, columns=30)
+        assert "\x1b" not in done.stdout + done.stderr, more
+        assert "\x07" not in done.stdout + done.stderr, more
+    assert "3 runs by val/\\x1b]0;title\\x07\\x1b[31m x, lowest first" in done.stdout
+
+
+def test_the_page_in_a_browser(page_file, tmp_path):
+    with opened(page_file) as (page, problems):
         ids = "#runs tbody tr:not([hidden]) td:nth-child(2)"
 
         def shown(count=None):
@@ -137,13 +184,18 @@ def test_the_page_in_a_browser(place, tmp_path):
         assert lines.count() == 1
         state = page.locator("#runs tbody tr:not([hidden]) td.failed")
         assert state.get_attribute("title").endswith(f"the loss is {EVIL}")
+        # A large number that never changes has ticks, and not without end.
+        assert page.evaluate("ticks(1e16, 1e16, 6)") == [1e16]
+        assert page.evaluate("ticks(5, 5, 6)") == [5]
+        assert page.evaluate("ticks(0, 0, 6)") == [0]
+        assert 2 <= len(page.evaluate("ticks(1e16, 1e16 + 4, 6)")) <= 50
         assert problems == []
     if keep := os.environ.get("FOVEA_KEEP_PICTURES"):
         os.replace(tmp_path / "page.png", os.path.join(keep, "leaderboard.png"))
 
 
-def test_the_page_of_odd_folders_holds_all_of_them(place):
-    text = (place / "outputs" / "leaderboard.html").read_text()
+def test_the_page_of_odd_folders_holds_all_of_them(page_file):
+    text = page_file.read_text()
     links = re.findall(r'<a href="([^"]+)"', text)
     assert "sweep/7" in links
     assert EVIL not in text

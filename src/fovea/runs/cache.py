@@ -19,7 +19,7 @@ from fovea.runs.record import Record, Stamps
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Of the files, and of what is read: those of another are made anew."""
 
 FEWEST_NEW = 20

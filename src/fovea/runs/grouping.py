@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from fovea.errors import FoveaError, did_you_mean
+from fovea.runs.ranking import check_columns
 from fovea.runs.table import settings_of
 
 LABELS = ("group", "tags")
@@ -37,9 +37,7 @@ def group(
     """
     names = [over] if isinstance(over, str) else list(over)
     keys = _default(table, names) if by is None else [by] if isinstance(by, str) else list(by)
-    for name in [*keys, *([] if by is None else names)]:
-        if name not in table:
-            raise FoveaError(f"{name}: no such column.{did_you_mean(name, table.columns)}")
+    check_columns(table, [*keys, *([] if by is None else names)])
     counted = table[table["state"].isin(states)]
     numbers = [name for name in counted if pd.api.types.is_numeric_dtype(counted[name])]
     metrics = [n for n in numbers if (n == "objective" or "/" in n) and n not in keys]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fovea.errors import FoveaError, did_you_mean
+from fovea.errors import FoveaError, did_you_mean, printable
 
 SCORES = ("val/top1", "val/loss", "test/top1", "test/loss", "val/balanced_accuracy", "val/top5")
 """Shown if they are there, the more telling ones first."""
@@ -32,7 +32,7 @@ class Order:
     ascending: bool
 
     def __str__(self) -> str:
-        return f"{self.name}, {'lowest' if self.ascending else 'highest'} first"
+        return f"{one_line(self.name)}, {'lowest' if self.ascending else 'highest'} first"
 
 
 def best_first(
@@ -41,7 +41,9 @@ def best_first(
     """Return ``table`` sorted, best first, and by what; runs without a value come last.
 
     Without ``sort``, by the metric that most of the runs monitor: its best value in each run, also
-    in those that monitor another one. The column of that metric holds what was sorted by.
+    in those that monitor another one. The column of that metric holds what was sorted by. Where
+    nothing is monitored, as in evaluations, by top-1 on the split that most of them are of. Numbers
+    come before text.
 
     Args:
         table: of `fovea.runs.load`.
@@ -56,15 +58,40 @@ def best_first(
     monitored = table["monitor"].notna() & table["objective"].notna()
     if sort is None:
         names = Counter(table["monitor"][monitored])
-        sort = names.most_common(1)[0][0] if names else "id"
+        sort = names.most_common(1)[0][0] if names else _top1(table)
         if names:
             own = table["objective"].where(table["monitor"] == sort)
             table[sort] = own.fillna(table[sort]) if sort in table else own
-    if sort not in table:
-        raise FoveaError(f"{sort}: no such column.{did_you_mean(sort, table.columns)}")
+    check_columns(table, [sort])
     ascending = _ascending(table, sort) if mode is None else mode == "min"
-    ordered = table.sort_values(sort, ascending=ascending, kind="stable", na_position="last")
-    return ordered.reset_index(drop=True), Order(sort, ascending)
+    places = _keys(table[sort]).sort_values(
+        ["number", "other"], ascending=ascending, kind="stable", na_position="last"
+    )
+    return table.loc[places.index].reset_index(drop=True), Order(sort, ascending)
+
+
+def _top1(table: pd.DataFrame) -> str:
+    """Return the column of top-1 on the commonest split that has one, "id" if none has."""
+    splits = Counter(table["split"].dropna()) if "split" in table else Counter()
+    names = [f"{split}/top1" for split, _ in splits.most_common()]
+    return next((n for n in names if n in table and table[n].notna().any()), "id")
+
+
+def _keys(values: pd.Series) -> pd.DataFrame:
+    """Return what to sort by: ``number``, and ``other`` where there is none; both may be missing.
+
+    A setting may be a number in one run and text in another, which can't be compared.
+    """
+    if values.dtype != object:
+        return pd.DataFrame({"number": 0, "other": values})
+    numbers = _numbers(values)
+    text = values.where(numbers.isna()).map(str, na_action="ignore")
+    return pd.DataFrame({"number": numbers, "other": text})
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    plain = values.map(lambda value: isinstance(value, int | float))
+    return pd.to_numeric(values.where(plain), errors="coerce")
 
 
 def _ascending(table: pd.DataFrame, sort: str) -> bool:
@@ -73,12 +100,14 @@ def _ascending(table: pd.DataFrame, sort: str) -> bool:
         return modes.most_common(1)[0][0] == "min"
     if sort in ("time", "touched"):
         return False  # the newest
-    text = not pd.api.types.is_numeric_dtype(table[sort])
+    text = not pd.api.types.is_numeric_dtype(table[sort]) and _numbers(table[sort]).isna().all()
     return text or bool(_LOW_IS_BEST.search(sort))
 
 
 def worth_showing(table: pd.DataFrame, order: Order) -> list[str]:
-    """Return the columns worth showing, the most telling first: those in which all agree are not.
+    """Return the columns worth showing, the most telling first.
+
+    Settings in which all agree are not; evaluations have their split, data set and checkpoint.
 
     Args:
         table: of `fovea.runs.load`.
@@ -87,8 +116,10 @@ def worth_showing(table: pd.DataFrame, order: Order) -> list[str]:
     scores = [name for name in SCORES if name in table and name != order.name]
     settings = _differing(table, table.attrs.get("settings", []))
     others = ["kind", "host", "hardware", "commit", "dirty"]
+    # What the numbers of an evaluation are of.
+    judged = ["split", "data", "ckpt"] if table["kind"].isin(["eval"]).any() else []
     wanted = [
-        *("id", order.name, "state", *scores[:3], *settings),
+        *("id", order.name, "state", *judged, *scores[:3], *settings),
         *("epochs", "duration", "throughput", "time"),
         *scores[3:],
         *(name for name in others if _differs(table, name)),
@@ -123,18 +154,24 @@ def check_columns(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """
     for name in names:
         if name not in table:
-            raise FoveaError(f"{name}: no such column.{did_you_mean(name, table.columns)}")
+            advice = did_you_mean(name, table.columns)
+            raise FoveaError(printable(f"{name}: no such column.{advice}"))
     return list(names)
+
+
+def one_line(text: str) -> str:
+    """Return ``text``, such as a metric's name, in one line and without what a terminal obeys."""
+    return printable(text).replace("\n", " ")
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Return name -> a shorter one for the head of a column, where no other is called so.
 
-    ``optimizer.lr`` is ``lr`` then, and ``model.name`` is ``model``.
+    ``optimizer.lr`` is ``lr`` then, and ``model.name`` is ``model``. Shown as `one_line` has it.
     """
     short = {}
     for name in names:
         first, dot, last = name.rpartition(".")
         short[name] = name if not dot or "/" in name else first if last == "name" else last
     taken = Counter(short.values())
-    return {name: short[name] if taken[short[name]] == 1 else name for name in names}
+    return {name: one_line(short[name] if taken[short[name]] == 1 else name) for name in names}

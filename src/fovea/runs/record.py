@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from fovea.runs.metrics import Digest, digest
+from fovea.runs.scores import models_of, scores_of
 from fovea.runs.settings import Settings, parse_settings, parse_words
 from fovea.runs.times import Said, Span, processes, seconds_of
 
@@ -32,9 +33,13 @@ MARKS = ("config.yaml", "summary.json", "metrics.csv")
 _LARGEST = {"config.yaml": 1 << 20, "overrides.yaml": 1 << 20}
 """Bytes; of what is parsed slowly. Both are a few thousand bytes long."""
 
+LARGEST_INTEGER = 2**63 - 1
+"""Larger ones are no count: columns of numbers, JSON and browsers can't hold them."""
+
 Stamps = dict[str, tuple[int, int]]
 Record = dict[str, Any]
-"""JSON-plain: ``row`` (column -> value) and ``settings`` (key -> value)."""
+"""JSON-plain: ``row`` (column -> value), ``settings`` (key -> value) and, of an evaluation of
+several models, ``models``: a list of what is other than in ``row`` for each."""
 
 
 def stamps_of(folder: str) -> Stamps:
@@ -68,6 +73,7 @@ def read_record(folder: Path, stamps: Stamps) -> Record:
     commit = git if isinstance(git, Mapping) else {}
     facts = {
         "kind": _kind(settings, summary),
+        "data": _data(settings),
         **_times(reader, summary, environment),
         "host": _text(environment.get("host")),
         "hardware": _hardware(environment),
@@ -80,15 +86,12 @@ def read_record(folder: Path, stamps: Stamps) -> Record:
     plain = {k: v for k, v in summary.items() if not isinstance(v, dict | list)}
     said = plain.pop("state", None)
     reason = plain.pop("error", None)
-    row = {
-        **_scores(curves, summary),
-        **plain,
-        "state": _text(said),
-        "error": "; ".join(reader.errors) or _text(reason),
-        **facts,
-        **_progress(curves, plain),
-    }
-    return {"row": row, "settings": settings}
+    scores = scores_of(curves, summary)
+    row = reader.bounded({**scores, **plain, **facts, **_progress(curves, plain)})
+    settings = reader.bounded(settings)
+    models = [reader.bounded(model) for model in models_of(summary)]
+    row |= {"state": _text(said), "error": "; ".join(reader.errors) or _text(reason)}
+    return {"row": row, "settings": settings, "models": models}
 
 
 class _Reader:
@@ -123,6 +126,16 @@ class _Reader:
         except Exception as error:  # whatever is wrong with it, the other runs are shown
             self.errors.append(f"{name}: {_reason(error)}")
             return default
+
+    def bounded(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``values`` with None for integers beyond `LARGEST_INTEGER`."""
+        large = [
+            name
+            for name, value in values.items()
+            if isinstance(value, int) and abs(value) > LARGEST_INTEGER
+        ]
+        self.errors.extend(f"{name} is too large a number" for name in large)
+        return {**values, **dict.fromkeys(large)}
 
 
 def _reason(error: Exception) -> str:
@@ -180,6 +193,12 @@ def _kind(settings: Settings, summary: Mapping[str, Any]) -> str | None:
     return "train" if told else None
 
 
+def _data(settings: Settings) -> str | None:
+    """Return the class of the data set, ``"DigitsDataModule"``."""
+    target = settings.get("data._target_")
+    return None if target is None else str(target).rpartition(".")[2]
+
+
 def _hardware(environment: Mapping[str, Any]) -> str | None:
     """Return ``"8 x NVIDIA A100"``, or the processor's name where there is no GPU."""
     gpus, cpu = environment.get("gpus"), environment.get("cpu")
@@ -190,8 +209,10 @@ def _hardware(environment: Mapping[str, Any]) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if plain and math.isfinite(value) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    # Compared, since larger integers have no float.
+    return float(value) if abs(value) <= LARGEST_INTEGER else None
 
 
 def _progress(curves: Digest | None, plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,18 +228,3 @@ def _progress(curves: Digest | None, plain: Mapping[str, Any]) -> dict[str, Any]
         "steps": curves.steps,
         "throughput": curves.throughput,
     }
-
-
-def _scores(curves: Digest | None, summary: Mapping[str, Any]) -> dict[str, float]:
-    """Return name -> value of all metrics.
-
-    Of the validation metrics those of the best row, since a summary may hold the last ones.
-    """
-    found = summary.get("metrics")
-    scores = dict(found) if isinstance(found, dict) else {}
-    named = {str(k): v for k, v in scores.items() if not isinstance(v, dict | list)}
-    if curves is None:
-        return named
-    at_best = {k: v for k, v in curves.metrics.items() if k.startswith("val/")}
-    best = at_best if curves.best is not None else {}
-    return {**curves.metrics, **named, **best, **curves.last}

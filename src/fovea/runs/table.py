@@ -20,7 +20,7 @@ from fovea.runs.state import judge
 
 FIRST = (
     "id", "path", "kind", "state", "error", "evidence", "sweep", "time", "touched", "duration",
-    "host", "hardware", "commit", "dirty", "overrides", "monitor", "mode", "objective",
+    "data", "host", "hardware", "commit", "dirty", "overrides", "monitor", "mode", "objective",
     "best_epoch", "best_step", "epochs", "steps", "throughput",
 )  # fmt: skip
 """Columns that each table has, in this order."""
@@ -50,6 +50,8 @@ class Found:
 def load(folder: Path | str = "outputs") -> pd.DataFrame:
     """Return one row for each run folder below ``folder`` (or for itself), in natural order.
 
+    An evaluation of several models has a row for each of them.
+
     Columns, where a run lacks something None or NaN:
 
     - ``id`` (path below ``folder``), ``path``, ``kind`` ("train" or "eval"), ``sweep`` (the id of
@@ -58,7 +60,8 @@ def load(folder: Path | str = "outputs") -> pd.DataFrame:
       it; ``error``: what can't be read, or why the run failed;
     - ``time`` of its first start and ``touched``, when its newest file was written (UTC);
       ``duration`` in seconds, of all its processes together (``seconds``: of the last one);
-    - ``host``, ``hardware``, git ``commit`` and ``dirty``, ``overrides`` as typed;
+    - ``data``, the class of the data set; ``host``, ``hardware``, git ``commit`` and ``dirty``,
+      ``overrides`` as typed;
     - ``monitor``, its ``mode`` (min, max) and best value (``objective``), ``best_epoch`` and
       ``best_step`` (0-based), ``epochs`` begun, ``steps``, ``throughput`` (median images/s);
     - the other plain fields of summary.json;
@@ -79,11 +82,13 @@ def load(folder: Path | str = "outputs") -> pd.DataFrame:
         raise FoveaError(f"There is no folder of runs at {root.absolute()}. Runs go to: outputs")
     found = sorted(_run_folders(str(root.absolute())), key=lambda run: natural(run.path))
     records = _records(str(root.absolute()), found)
-    rows = [
-        _row(record["row"], run, str(root.absolute()))
-        for run, record in zip(found, records, strict=True)
-    ]
-    return to_table(rows, [record["settings"] for record in records])
+    rows, settings = [], []
+    for run, record in zip(found, records, strict=True):
+        row = _row(record["row"], run, str(root.absolute()))
+        models = [_of_model(row, model) for model in record.get("models", ())] or [row]
+        rows.extend(models)
+        settings.extend([record["settings"]] * len(models))
+    return to_table(rows, settings)
 
 
 def to_table(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -177,6 +182,14 @@ def _row(facts: dict[str, Any], run: Found, root: str) -> dict[str, Any]:
         "sweep": None if run.sweep is None else _id(run.sweep, root),
     }
     return {**facts, **place, "state": state, "evidence": evidence}
+
+
+def _of_model(row: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of one model that the evaluation of ``row`` judged, in a folder below."""
+    name = model["name"]
+    below = name if row["id"] == "." else f"{row['id']}/{name}"
+    own = {key: value for key, value in model.items() if key != "name"}
+    return {**row, **own, "id": printable(below), "path": os.path.join(row["path"], name)}
 
 
 def _id(path: str, root: str) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from fovea.errors import printable
-from fovea.runs.ranking import short_names
+from fovea.runs.ranking import one_line, short_names
 
 NARROWEST = 12
 """Letters an id keeps, of its end, and a third of the width if that is more."""
@@ -97,7 +96,7 @@ def written(name: str, value: Any) -> str:
         if "/" in name or name == "objective":
             return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
         return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
-    return printable(str(value)).replace("\n", " ")
+    return one_line(str(value))
 
 
 def clock(seconds: float) -> str:
