@@ -1,18 +1,22 @@
 """Harder test sets, in the layout that each is distributed in."""
 
+import gc
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from fovea.comparison import compare
 from fovea.data import (
     CIFARCDataModule,
     CIFARDataModule,
     DigitsDataModule,
     FolderDataModule,
     ImageNetCDataModule,
+    ImageNetDataModule,
     ImageNetTestDataModule,
     imagenet_classes,
     read_real_labels,
@@ -21,6 +25,7 @@ from fovea.data import (
 from fovea.data.corruptions import Corruption
 from fovea.data.imagenet_tests import test_set_folders as folders_of
 from fovea.errors import FoveaError
+from fovea.evaluation import Predictions
 from photo import photo
 
 WNIDS = list(imagenet_classes())
@@ -34,6 +39,30 @@ def save(path, seed=0, side=40):
 def make_set(root, variant, **options):
     options = {"batch_size": 2, "num_workers": 0, "classes": "some", **options}
     return ImageNetTestDataModule(str(root), variant=variant, **options)
+
+
+def test_errors_are_divided_by_alexnets_for_images_as_imagenet_cs_alone(tmp_path, monkeypatch):
+    save(tmp_path / "sketch" / WNIDS[3] / "x.JPEG")
+    assert "not ImageNet's" in make_set(tmp_path / "sketch", "sketch").unlike_imagenet_c("test")
+    for wnid in (WNIDS[3], WNIDS[700]):
+        for split in ("train", "val"):
+            for k in range(4):
+                save(tmp_path / "in" / split / wnid / f"ILSVRC2012_val_0000000{k}.JPEG")
+        save(tmp_path / "c" / "fog" / "1" / wnid / "x.JPEG", side=224)
+    two = {wnid: imagenet_classes()[wnid] for wnid in (WNIDS[3], WNIDS[700])}
+    for name in ("imagenet", "imagenet_c"):  # as if the two were all there are
+        monkeypatch.setattr(f"fovea.data.{name}.imagenet_classes", lambda: two)
+
+    def why(split, **options):
+        return ImageNetDataModule(str(tmp_path / "in"), **options).unlike_imagenet_c(split)
+
+    assert why("val") == why("val", image_size=256) == why("test", official_val="test") == ""
+    assert "not all" in why("train")
+    assert "not all" in why("val", classes="some")
+    assert "not all" in why("val", official_val="test")  # cut from train
+    assert "at 64 pixels" in why("val", image_size=64)
+    assert make_c(tmp_path / "c", classes="all").unlike_imagenet_c("test") == ""
+    assert "not all" in make_c(tmp_path / "c").unlike_imagenet_c("test")
 
 
 def error_of(data):
@@ -131,6 +160,9 @@ def test_imagenet_c_as_distributed(imagenet_c):
     ]  # fmt: skip
     assert data.dataset("test").path(0).endswith(f"noise/gaussian_noise/3/{WNIDS[2]}/"
                                                  "ILSVRC2012_val_00000001.JPEG")  # fmt: skip
+    prints = {v: make_c(imagenet_c, corruption=v.name, severity=v.severity).split_fingerprints()
+              for v in data.versions()}  # fmt: skip
+    assert len({print_["test"] for print_ in prints.values()}) == 3
     data.use_class_order(["strange", *reversed(imagenet_classes().values())])
     with data.corrupting(Corruption("fog", 2)):
         shown = data.dataset("test")
@@ -146,6 +178,19 @@ def test_imagenet_c_as_distributed(imagenet_c):
     assert "lacks 998" in error_of(make_c(imagenet_c, classes="all"))
     with pytest.raises(FoveaError, match="belong together"):
         make_c(imagenet_c, corruption="fog")
+
+
+def test_versions_are_not_compared_with_each_other(imagenet_c, tmp_path):
+    files = []
+    for severity in (1, 2):
+        data = make_c(imagenet_c, corruption="fog", severity=severity)
+        labels = data.dataset("test").labels
+        about = {"split": "test", "fingerprint": data.split_fingerprints()["test"]}
+        found = Predictions(torch.arange(2), labels, torch.randn(2, 1000), about=about)
+        files.append(tmp_path / f"{severity}.npz")
+        found.save(files[-1])
+    with pytest.raises(FoveaError, match="not of the same images"):
+        compare(files)
 
 
 @pytest.fixture
@@ -192,12 +237,35 @@ def test_cifar_classes_are_those_of_the_files(tmp_path, cifar_c):
 def test_damaged_cifar_c(cifar_c):
     assert "zenodo.org/record/2535967" in error_of(CIFARCDataModule(str(cifar_c / "none")))
     np.save(cifar_c / "fog.npy", np.zeros((19, 32, 32, 3), np.uint8))
-    assert "holds uint8 of shape (19" in error_of(CIFARCDataModule(str(cifar_c)))
-    (cifar_c / "fog.npy").write_bytes(b"PK")
-    assert "can't be read as a NumPy array" in error_of(CIFARCDataModule(str(cifar_c)))
-    np.save(cifar_c / "labels.npy", np.arange(20))
+    assert "holds 19 images, and labels.npy beside it 20 labels" in error_of(
+        CIFARCDataModule(str(cifar_c))
+    )
+    for content in (b"PK", b"", (cifar_c / "contrast.npy").read_bytes()[:-9]):
+        (cifar_c / "fog.npy").write_bytes(content)
+        said = error_of(CIFARCDataModule(str(cifar_c)))
+        assert "fog.npy can't be read as a NumPy array: damaged" in said
+        assert "pickle" not in said
+    with open(cifar_c / "fog.npy", "wb") as file:
+        np.savez(file, np.zeros(3))
+    assert "can't be read" in error_of(CIFARCDataModule(str(cifar_c)))
     shown = CIFARCDataModule(str(cifar_c), corruption="contrast", severity=1)
-    assert "labels from 0 to 19" in error_of(shown)
+    shown.prepare()
+    with (
+        pytest.raises(FoveaError, match=r"fog\.npy can't be read"),
+        shown.corrupting(Corruption("fog", 2)),
+    ):
+        pass
+    assert shown.version == Corruption("contrast", 1)
+    assert len(shown.dataset("test")) == 4
+    for labels, said in (
+        (np.arange(20), "labels from 0 to 19"),
+        (np.array(3), "labels.npy holds int64 of shape ()"),
+        (np.zeros(20), "labels.npy holds float64"),
+        (np.zeros(19, int), "labels.npy holds int64 of shape (19,)"),
+        (np.zeros(25, int), "holds 20 images, and labels.npy beside it 25 labels"),
+    ):
+        np.save(cifar_c / "labels.npy", labels)
+        assert said in error_of(CIFARCDataModule(str(cifar_c), corruption="contrast", severity=1))
 
 
 def images_of(data, corruption):
@@ -225,6 +293,21 @@ def test_corrupted_on_the_fly_from_memory_and_from_files_alike(tmp_path):
         seen[workers, held] = found
     for other in seen.values():
         assert all(torch.equal(other[i], seen[0, False][i]) for i in range(6))
+
+
+def test_passes_leave_nothing_behind_and_are_counted(tmp_path):
+    for k in range(6):
+        save(tmp_path / "test" / "ab"[k % 2] / f"{k}.jpg", seed=k, side=44)
+    data = FolderDataModule(
+        str(tmp_path), batch_size=3, num_workers=1, in_memory=False, image_size=32
+    )
+    opened = []
+    for passes in range(1, 5):
+        images_of(data, Corruption("contrast", passes))
+        gc.collect()
+        opened.append(len(os.listdir("/proc/self/fd")))
+        assert data.decoded()[0] == 6 * passes
+    assert opened[-1] <= opened[0]
 
 
 def test_digits_which_lie_in_memory_are_corrupted(tmp_path):

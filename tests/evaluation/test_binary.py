@@ -75,7 +75,8 @@ def test_its_bounds_are_those_of_every_resample():
         again = take(predictions, rng.integers(120, size=120))
         threshold = choose_threshold(again, "specificity", 0.9)
         drawn.append(at_threshold(again, threshold)["sensitivity"].value)
-    assert (share.low, share.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+    expected = np.quantile(drawn, [0.025, 0.975]) - np.mean(drawn) + share.value
+    assert (share.low, share.high) == pytest.approx(tuple(expected))
 
 
 def test_what_a_threshold_gives_agrees_with_sklearn():
@@ -117,6 +118,9 @@ def test_rules_by_hand():
     hopeless = of([0.9, 0.5], [0, 1])
     assert choose_threshold(hopeless, "specificity", 0.9) == np.inf
     assert at_threshold(hopeless, np.inf)["specificity"].value == 1
+    for useless in (hopeless, of([0.5] * 4, [0, 1, 0, 1])):
+        with pytest.raises(FoveaError, match="No threshold is better than guessing"):
+            choose_threshold(useless)
     test = of([0.6, 0.65, 0.75], [0, 1, 1])
     assert at_threshold(test, choose_threshold(val))["sensitivity"].value == 0.5
 

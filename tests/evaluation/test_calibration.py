@@ -95,9 +95,9 @@ def test_temperature_where_there_is_none():
     labels = torch.arange(30) % 3
     right, wrong = torch.eye(3)[labels], -torch.eye(3)[labels]
     for logits in (right, wrong, torch.zeros(30, 3), torch.full((30, 3), torch.nan)):
-        assert fit_temperature(Predictions(torch.arange(30), labels, logits)) == 1.0
+        assert fit_temperature(Predictions(torch.arange(30), labels, logits)) is None
     one = Predictions(torch.arange(1), torch.arange(1), torch.tensor([[0.0, 1.0]]))
-    assert fit_temperature(one) == 1.0
+    assert fit_temperature(one) is None
     none = Predictions(torch.zeros(0).long(), torch.zeros(0).long(), torch.zeros(0, 3))
     with pytest.raises(FoveaError, match="no predictions"):
         fit_temperature(none)

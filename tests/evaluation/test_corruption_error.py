@@ -9,7 +9,12 @@ from statsmodels.stats.proportion import proportion_confint
 
 from fovea.data.corruptions import CORRUPTIONS, GROUPS, SEVERITIES
 from fovea.evaluation import Predictions
-from fovea.evaluation.corruption_error import ALEXNET_ERRORS, corruption_table, measured_row
+from fovea.evaluation.corruption_error import (
+    ALEXNET_ERRORS,
+    corruption_scores,
+    corruption_table,
+    measured_row,
+)
 from fovea.evaluation.corruption_report import write_corruptions
 from fovea.evaluation.real_accuracy import real_accuracy
 
@@ -21,14 +26,14 @@ def predictions(predicted, labels, num_classes=4):
     return Predictions(torch.arange(len(labels)), torch.tensor(labels), logits)
 
 
-def table(error_of, models=("net",), names=CORRUPTIONS, severities=SEVERITIES, imagenet=True):
+def table(error_of, models=("net",), names=CORRUPTIONS, severities=SEVERITIES, unlike=""):
     rows = [
         {"model": model, "group": GROUP_OF.get(name, "clean"), "corruption": name, "severity": s,
          "samples": 100, "error": error_of(model, name, s), "top1": 1 - error_of(model, name, s)}
         for model in models
         for name, s in [("clean", 0), *((n, s) for n in names for s in severities)]
     ]  # fmt: skip
-    return pd.DataFrame(rows).assign(imagenet=imagenet, made_here=True)
+    return pd.DataFrame(rows).assign(unlike_imagenet_c=unlike, made_here=True)
 
 
 def test_mce_is_the_formula_of_the_paper():
@@ -58,12 +63,47 @@ def test_without_all_that_an_mce_takes_errors_are_not_divided():
     some = corruption_table(table(error, names=("fog", "snow")))
     assert list(some) == ["model", "clean_error", "mean_ce", "fog", "snow"]
     assert some["fog"][0] == pytest.approx(0.3 / ALEXNET_ERRORS["fog"])
-    for measured in (table(error, severities=(1, 3)), table(error, imagenet=False)):
+    for measured in (table(error, severities=(1, 3)), table(error, unlike="a word")):
         found = corruption_table(measured).iloc[0]
         expected = measured.loc[measured["corruption"] != "clean", "error"].mean()
         assert found["mean_error"] == pytest.approx(expected)
         assert "mce" not in found
         assert found["fog"] == pytest.approx(expected)
+
+
+def test_no_mce_where_severities_differ_between_corruptions(tmp_path):
+    measured = table(lambda _, name, s: 0.1 * s)
+    kept = (measured["corruption"] == "gaussian_noise") | (measured["severity"] < 2)
+    found = corruption_table(measured[kept]).iloc[0]
+    assert "mce" not in found
+    assert found["gaussian_noise"] == pytest.approx(0.3)
+    assert found["mean_error"] == pytest.approx((0.3 + 14 * 0.1) / 15)
+    text = write_corruptions(tmp_path, measured[kept])[0].text
+    assert "severities differ between corruptions" in text
+
+
+def test_models_are_compared_on_what_all_of_them_have(tmp_path):
+    measured = table(lambda model, name, s: 0.1 * s, ("a", "b"), ("fog", "snow"))
+    lacks = (
+        (measured["model"] == "b") & (measured["corruption"] == "fog") & measured["severity"].gt(3)
+    )
+    found = corruption_table(measured[~lacks]).set_index("model")
+    assert found["fog"].tolist() == pytest.approx([0.2, 0.2])  # of severities 1 to 3
+    assert found["mean_error"].tolist() == pytest.approx([0.25, 0.25])
+    assert "Not every model has" in write_corruptions(tmp_path, measured[~lacks])[0].text
+    alone = measured[(measured["model"] == "a") | (measured["corruption"] == "clean")]
+    nothing = corruption_table(alone)  # nothing in common: no mean, and no crash
+    assert nothing["mean_error"].isna().all()
+    write_corruptions(tmp_path, alone)
+
+
+def test_scores_of_one_model_by_name():
+    scores = corruption_scores(table(lambda _, name, s: 0.1 * s, unlike="a word"))
+    assert scores["mean_corruption_error"] == pytest.approx(0.3)
+    assert scores["error_fog"] == pytest.approx(0.3)
+    scores = corruption_scores(table(lambda _, name, s: ALEXNET_ERRORS.get(name, 0)))
+    assert scores["mce"] == pytest.approx(1)
+    assert scores["error_fog"] == pytest.approx(ALEXNET_ERRORS["fog"])
 
 
 def test_rows_count_and_have_wilsons_interval():
@@ -90,7 +130,8 @@ def test_files_and_sections(tmp_path, models):
 
 
 def test_what_the_section_says_where_there_is_no_mce(tmp_path):
-    measured = table(lambda *_: 0.5, severities=(1, 3), imagenet=False).assign(made_here=False)
+    measured = table(lambda *_: 0.5, severities=(1, 3), unlike="these images are not ImageNet's")
+    measured["made_here"] = False
     text = write_corruptions(tmp_path, measured)[0].text
     assert "severities 1, 3" in text
     assert "these images are not ImageNet's" in text

@@ -47,6 +47,14 @@ def test_bootstrap_of_several_numbers_and_where_it_says_nothing():
     assert np.isnan(bootstrap(lambda rows: values[rows].mean(), 1)).all()
 
 
+def test_bootstrap_of_what_is_infinite_says_nothing():
+    values = np.array([1.0, 2, 3, 4])
+    infinite = np.array([1.0, 2, 3, np.inf])
+    low, high = bootstrap(lambda rows: [infinite[rows].mean(), values[rows].mean()], 4)
+    assert np.isnan([low[0], high[0]]).all()
+    assert low[1] < 2.5 < high[1]
+
+
 def test_logit_interval_stays_inside_and_is_wald_for_small_errors():
     low, high = logit_interval(0.8, 1e-4)
     assert (low, high) == pytest.approx((0.8 - 1.96e-4, 0.8 + 1.96e-4), abs=1e-7)

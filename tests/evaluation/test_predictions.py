@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import zipfile
 
@@ -214,6 +215,12 @@ def test_load_refuses_what_is_not_a_file_of_predictions(tmp_path) -> None:
         ({"about.json": '{"class_names": ["a", "b"]}'}, "2 class names"),
         ({"about.json": "[]"}, "list"),
         ({"about.json": "{"}, "property name"),
+        ({"about.json": '{"class_names": "abc"}'}, "class_names in .* a list, not str"),
+        ({"about.json": '{"class_names": [1, null, 3]}'}, "a list of text, with no null"),
+        ({"about.json": '{"paths": {"a": 1}}'}, "paths in .* a list, not dict"),
+        ({"about.json": '{"about": ["ab"]}'}, "about in .* an object, not list"),
+        ({"about.json": '{"about": {"metrics": 3}}'}, "metrics in .* an object, not int"),
+        ({"about.json": '{"about": {"split": "../../val"}}'}, "split in .* a name"),
     ],
 )
 def test_arrays_that_make_no_sense_are_told(tmp_path, wrong, word) -> None:
@@ -224,6 +231,18 @@ def test_arrays_that_make_no_sense_are_told(tmp_path, wrong, word) -> None:
         archive.writestr("about.json", text)
     with pytest.raises(FoveaError, match=word):
         Predictions.load(tmp_path / "p.npz")
+
+
+def test_what_else_a_file_may_say_is_made_plain(tmp_path) -> None:
+    np.savez(tmp_path / "p.npz", indices=[0, 1], labels=[0, 1], logits=np.zeros((2, 2)))
+    metrics = {"test/top1": 0.5, "test/loss": float("nan"), "note": "good", "right": True}
+    text = {"class_names": [0, 1], "paths": [7, "b"], "about": {"metrics": metrics}}
+    with zipfile.ZipFile(tmp_path / "p.npz", "a") as archive:
+        archive.writestr("about.json", json.dumps(text))
+    found = Predictions.load(tmp_path / "p.npz")
+    assert found.class_names == ("0", "1")
+    assert found.paths == ("7", "b")
+    assert list(found.about["metrics"]) == ["test/top1", "test/loss"]
 
 
 def test_where_a_runs_predictions_are(tmp_path) -> None:

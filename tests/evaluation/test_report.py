@@ -287,6 +287,42 @@ def test_strange_predictions_get_a_report_that_says_so(tmp_path, case):
         assert some in files["report_markdown"].read_text(encoding="utf-8")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("k", [2, 7])
+def test_nan_and_infinite_logits_make_a_report_without_a_warning_of_numpy(tmp_path, k):
+    predictions, val = predict(120, k, split="test"), predict(90, k, seed=2)
+    for some in (predictions, val):
+        labels = some.labels
+        some.logits[3] = NAN
+        some.logits[4, 1] = torch.inf
+        some.logits[5] = -torch.inf
+        some.logits[6, labels[6]] = -torch.inf  # the loss is infinite
+        some.logits[7, (labels[7] + 1) % k] = -torch.inf
+    files = write_report(tmp_path, predictions, val=val, images_of=image)
+    found = numbers(files)
+    assert found["invalid_logits"] == 3
+    assert found["nll"] is None
+    assert found["intervals"]["nll"] == [None, None]
+    assert found["temperature"] > 0
+    page = Page(files["report"])
+    assert next(row for row in page.rows(["score"]) if row[0] == "nll")[1:4] == ["inf", "–", "–"]
+
+
+def test_where_val_allows_no_temperature_and_no_threshold_none_is_given(tmp_path):
+    labels, right = torch.arange(60) % 2, torch.eye(2)[torch.arange(60) % 2]
+    for word, logits in {"all its samples are right": right, "than guessing": -right}.items():
+        val = Predictions(torch.arange(60), labels, logits)
+        files = write_report(tmp_path, predict(80, 2, names=("0", "1"), split="test"), val=val)
+        found, text = numbers(files), "".join(Page(files["report"]).text)
+        assert "No temperature was fitted" in text
+        assert word in text
+        assert "temperature" not in found
+        assert "calibrated" not in found
+        assert found["binary"]["threshold"] == pytest.approx(
+            0.5 if word == "than guessing" else 0.731, abs=1e-3
+        )
+
+
 def test_a_val_split_that_does_not_fit_is_not_used(tmp_path):
     predictions = few([0, 1, 1], [[2.0, 1], [0, 1], [1, 0]], split="test", fingerprint="f")
     for words, val in {

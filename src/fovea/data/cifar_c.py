@@ -20,6 +20,9 @@ from fovea.types import Preprocessing
 
 _ADDRESSES = {10: "https://zenodo.org/record/2535967", 100: "https://zenodo.org/record/3555552"}
 
+_DISTRIBUTED = 50_000
+"""Rows of a file: 10,000 test images in five severities."""
+
 # In label order, which is that of the alphabet; the files have numbers alone. Source: Krizhevsky
 # 2009, the fine labels of CIFAR-100.
 _CLASSES = {
@@ -74,32 +77,50 @@ class CIFARCDataModule(StoredCorruptionsDataModule):
             )
         return [Corruption(name, severity) for name in there for severity in SEVERITIES]
 
-    def _read(self, version: Corruption) -> tuple[Split, list[str]]:
-        labels = _opened(self.root / "labels.npy")
-        file = self.root / f"{version.name}.npy"
-        images = _opened(file)
-        names = _CLASSES[self._variant].split()
-        count = len(labels) // len(SEVERITIES)
-        if images.shape != (len(labels), SIZE, SIZE, 3) or images.dtype != np.uint8:
+    def _check(self, version: Corruption) -> None:
+        labels, (file, images) = self._labels(), self._images(version)
+        again = f"Download it again from {_ADDRESSES[self._variant]}"
+        if images.shape[1:] != (SIZE, SIZE, 3) or images.dtype != np.uint8:
             raise FoveaError(
                 f"{file} holds {images.dtype} of shape {images.shape}, where uint8 of "
-                f"{(len(labels), SIZE, SIZE, 3)} is expected, a row a label. Download it again "
-                f"from {_ADDRESSES[self._variant]}"
+                f"{(len(labels), SIZE, SIZE, 3)} is expected. {again}"
             )
-        if labels.ndim != 1 or len(labels) != count * len(SEVERITIES) or not count:
+        if len(images) != len(labels):
             raise FoveaError(
-                f"{self.root / 'labels.npy'} holds {labels.shape} labels: not 5 times as many as "
-                "there are images"
+                f"{file} holds {len(images)} images, and labels.npy beside it {len(labels)} "
+                f"labels; of each there are {_DISTRIBUTED}. One of the two is not whole. {again}"
             )
-        if labels.min() < 0 or labels.max() >= len(names):
-            raise FoveaError(
-                f"{self.root / 'labels.npy'} has labels from {labels.min()} to {labels.max()}, not "
-                f"0 to {len(names) - 1}: is it of the other {self.title.rsplit('-', 2)[0]}?"
-            )
+
+    def _read(self, version: Corruption) -> tuple[Split, list[str]]:
+        labels, (_, images) = self._labels(), self._images(version)
+        count = len(labels) // len(SEVERITIES)
         rows = slice((version.severity - 1) * count, version.severity * count)
         pixels = torch.from_numpy(images[rows].copy()).permute(0, 3, 1, 2)
         source = MemorySource(pixels, f"{version.name}/{version.severity}")
-        return Split.whole(source, torch.from_numpy(labels[rows].astype(np.int64))), names
+        split = Split.whole(source, torch.from_numpy(labels[rows].astype(np.int64)))
+        return split, _CLASSES[self._variant].split()
+
+    def _images(self, version: Corruption) -> tuple[Path, NDArray[Any]]:
+        file = self.root / f"{version.name}.npy"
+        return file, _opened(file)
+
+    def _labels(self) -> NDArray[Any]:
+        """Return the labels of all severities, (5 n,) of whole numbers in range."""
+        file = self.root / "labels.npy"
+        labels, most = _opened(file), self._variant - 1
+        whole = labels.ndim == 1 and labels.dtype.kind in "iu" and len(labels)
+        if not whole or len(labels) % len(SEVERITIES):
+            raise FoveaError(
+                f"{file} holds {labels.dtype} of shape {labels.shape}, where whole numbers are "
+                f"expected, one an image of 5 severities: ({_DISTRIBUTED},). Download it again "
+                f"from {_ADDRESSES[self._variant]}"
+            )
+        if labels.min() < 0 or labels.max() > most:
+            raise FoveaError(
+                f"{file} has labels from {labels.min()} to {labels.max()}, not 0 to {most}: is it "
+                f"of the other {self.title.rsplit('-', 2)[0]}?"
+            )
+        return labels
 
     def _layout(self, version: Corruption) -> str:
         return f"{self.title} in {self.root}: {version}"
@@ -108,6 +129,9 @@ class CIFARCDataModule(StoredCorruptionsDataModule):
 def _opened(file: Path) -> NDArray[Any]:
     """Return the array in ``file``, whose rows are read as they are asked for."""
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FoveaError(f"{file} can't be read as a NumPy array ({error})") from error
+        return np.lib.format.open_memmap(file, mode="r")
+    except Exception as error:  # whatever a damaged header brings about
+        why = error.strerror if isinstance(error, OSError) else "damaged, cut off, or no .npy file"
+        raise FoveaError(
+            f"{file} can't be read as a NumPy array: {why}. Unpack its archive again."
+        ) from error

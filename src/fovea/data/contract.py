@@ -245,6 +245,13 @@ class ImageData(ABC):
         """
         return {name: entry["fingerprint"] for name, entry in self.splits_recorded.items()}
 
+    def unlike_imagenet_c(self, split: str) -> str:
+        """Return why ``split`` under corruption is not as ImageNet-C is; empty where it is.
+
+        An mCE divides by AlexNet's errors on ImageNet-C, so it is of such images alone.
+        """
+        return "these images are not ImageNet's validation images"
+
     def class_counts(self, split: str) -> list[int]:
         """Return the images of each class in ``split``, in label order."""
         return self._split(split).counts(self.num_classes)
@@ -326,16 +333,20 @@ class ImageData(ABC):
     def _evaluation_view(self, held: bool, views: Views) -> View:
         """Return what evaluation sees; ``held``: of images that are held as it sees them."""
         if views.cropped_otherwise:
-            if self.corruption is not None:
-                raise FoveaError(
-                    f"views={views.name}: corruptions are defined for the centre crop alone. Take "
-                    "views=center or views=flip with them."
-                )
             return SeveralViews(self.preprocessing, views)
         if self.corruption is None:
             return EvaluationView(self.preprocessing)
         view = whole_view if held else EvaluationView(self.preprocessing)
         return CorruptedView(view, self.corruption)
+
+    def check_corruption(self, corruption: Corruption) -> None:
+        """Raise `FoveaError` where ``corruption`` can't be made, or not of the `views`."""
+        if self.views.cropped_otherwise:
+            raise FoveaError(
+                f"views={self.views.name}: corruptions are defined for the centre crop alone. Take "
+                "views=center or views=flip with them."
+            )
+        corruption.check()
 
     @contextmanager
     def corrupting(self, corruption: Corruption | None) -> Iterator[None]:
@@ -348,7 +359,7 @@ class ImageData(ABC):
             FoveaError: the corruption can't be made here, or is not among the versions.
         """
         if corruption is not None:
-            corruption.check()
+            self.check_corruption(corruption)
         before, self.corruption = self.corruption, corruption
         try:
             yield

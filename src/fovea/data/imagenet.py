@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from fovea.data.corruptions.strengths import nearest_size
 from fovea.data.folder import find_tree, resolve_root
 from fovea.data.layout import shortened, split_folders, subfolders
 from fovea.data.module import ImageDataModule
@@ -16,6 +17,9 @@ from fovea.types import Preprocessing
 Classes = Literal["all", "some", "present"]
 
 _CLASSES = ("all", "some", "present")
+
+IMAGE_SIZE = 224
+"""Side in pixels of what networks are judged on, and of ImageNet-C."""
 
 
 @cache
@@ -68,7 +72,17 @@ class ImageNetDataModule(ImageDataModule):
         self.official_val = official_val
 
     def _default_preprocessing(self) -> Preprocessing:
-        return Preprocessing(image_size=224, resize=256)
+        return Preprocessing(image_size=IMAGE_SIZE, resize=256)
+
+    def unlike_imagenet_c(self, split: str) -> str:
+        """Return why ``split`` under corruption is not as ImageNet-C is; empty where it is."""
+        official = "cut_from" not in self.splits_recorded[split] and split == self.official_val
+        if not official or self.classes != "all":
+            return "these images are not all of ImageNet's validation images"
+        side = min(self.image_shape[1:])
+        if nearest_size(side) != IMAGE_SIZE:
+            return f"at {side} pixels the corruptions are not as strong as at {IMAGE_SIZE}"
+        return ""
 
     def _find(self) -> Found:
         if not self.root.is_dir() or not subfolders(self.root):

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from fovea.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from fovea.data.folder import find_tree, resolve_root
-from fovea.data.imagenet import imagenet_classes
+from fovea.data.imagenet import IMAGE_SIZE, imagenet_classes
 from fovea.data.layout import shortened, subfolders
+from fovea.data.sources import FileSource
 from fovea.data.splits import Split
 from fovea.data.stored_corruptions import StoredCorruptionsDataModule
 from fovea.errors import FoveaError
@@ -41,7 +44,11 @@ class ImageNetCDataModule(StoredCorruptionsDataModule):
         self.classes = classes
 
     def _default_preprocessing(self) -> Preprocessing:
-        return Preprocessing(image_size=224, resize=224)
+        return Preprocessing(image_size=IMAGE_SIZE, resize=IMAGE_SIZE)
+
+    def unlike_imagenet_c(self, split: str) -> str:
+        """Return why the mCE is not to be had; empty where it is: with all classes."""
+        return "" if self.classes == "all" else "not all of ImageNet's classes are there"
 
     def versions(self) -> list[Corruption]:
         """Return the versions that are there, in the paper's order."""
@@ -71,8 +78,8 @@ class ImageNetCDataModule(StoredCorruptionsDataModule):
             if (place / name).is_dir()
         }
 
-    def _read(self, version: Corruption) -> tuple[Split, list[str]]:
-        folder = self._corruption_folders()[version.name] / str(version.severity)
+    def _check(self, version: Corruption) -> None:
+        folder = self._folder(version)
         known, there = imagenet_classes(), set(subfolders(folder))
         if strange := sorted(there - set(known)):
             raise FoveaError(
@@ -84,8 +91,19 @@ class ImageNetCDataModule(StoredCorruptionsDataModule):
                 f"{folder} lacks {len(lacking)} of the 1000 classes: {shortened(lacking)}. Unpack "
                 f"its archive again ({_ADDRESS}), or say data.classes=some for those that are there"
             )
-        found = find_tree(folder, classes=list(known))
-        return found.splits["train"], list(known.values())
+
+    def _read(self, version: Corruption) -> tuple[Split, list[str]]:
+        folder, known = self._folder(version), imagenet_classes()
+        found = find_tree(folder, FileSource, list(known)).splits["train"]
+        assert isinstance(found.source, FileSource)
+        # Corruption and severity belong to a path: all versions have files of the same names.
+        prefix = f"{version.name}/{version.severity}/".encode()
+        paths = np.strings.add(prefix, found.source.relative_paths(found.numbers))
+        split = Split.whole(FileSource(folder.parents[1], paths), found.labels)
+        return split, list(known.values())
+
+    def _folder(self, version: Corruption) -> Path:
+        return self._corruption_folders()[version.name] / str(version.severity)
 
     def _layout(self, version: Corruption) -> str:
         return f"ImageNet-C in {self.root}: {version}"

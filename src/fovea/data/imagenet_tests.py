@@ -1,4 +1,10 @@
-"""Harder test sets for networks trained on ImageNet-1k: V2, A, R and Sketch."""
+"""Harder test sets for networks trained on ImageNet-1k: V2, A, R and Sketch.
+
+ObjectNet is not among them: its 313 classes are of its own, 113 of them stand for one or several
+classes of ImageNet by a table inside its archive (behind a password and a license that forbids
+training on it), and its images have a red border to be cut off. A prediction is right there when it
+is one of several classes, where a label here is one class.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import lightning
 import torch
@@ -66,8 +66,8 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
         self.test_split = "test"
         self._bad_images = BadImageLog(self.on_bad_image)
         self._held: dict[str, HeldSource] = {}
-        self._journals: list[Journal] = []
-        # Weakly: the workers of a loader end with it.
+        self._counted = [0, 0]
+        # Weakly: the workers of a loader end with it, and the memory they share.
         self._loaders: WeakSet[ImageLoader] = WeakSet()
 
     # Loading.
@@ -157,7 +157,7 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
             batch_bytes = sampler.local_batch_size * math.prod(dataset.image_shape)
             check_shared_memory(batch_bytes, workers, local_ranks=self._ranks())
         self._loaders.add(loader)
-        self._journals.append(dataset.journal)
+        finalize(loader, _count, dataset.journal, self._counted).atexit = False
         return loader
 
     # Splits in memory.
@@ -214,8 +214,10 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
 
         The second counts those that the fast decoders do not take: none with ``decode=pil``.
         """
-        counts = [journal.counts() for journal in self._journals]
-        return sum(read for read, _ in counts), sum(slow for _, slow in counts)
+        total = list(self._counted)
+        for loader in self._loaders:
+            _count(loader.images.journal, total)
+        return total[0], total[1]
 
     def data_wait_advice(self) -> str:
         """Return what to set when training waits for its data."""
@@ -312,3 +314,9 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
     def describe(self) -> list[tuple[str, str]]:
         """Return (what, value) rows for the summary at the start of a run."""
         return describe_rows(self)
+
+
+def _count(journal: Journal, total: list[int]) -> None:
+    """Add how many images were read, and how many of them by the fallback, to ``total``."""
+    for place, number in enumerate(journal.counts()):
+        total[place] += number

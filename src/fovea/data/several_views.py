@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -23,14 +23,14 @@ class Views:
     """What is seen of each image; the probabilities of all views are averaged.
 
     Attributes:
-        name: for the record.
+        name: for the record; others of the same content are equal.
         sizes: of the shorter side before cropping, in pixels, one or several. Empty: that of the
             preprocessing.
-        crops: ``center``, or ``five``: the corners and the centre.
+        crops: ``center``, or ``five``: corners and centre of the image's central square.
         mirror: each crop is seen mirrored as well.
     """
 
-    name: str = "center"
+    name: str = field(default="center", compare=False)
     sizes: tuple[int, ...] = ()
     crops: Crops = "center"
     mirror: bool = False
@@ -67,14 +67,15 @@ def make_views(choice: str | Mapping[str, Any], preprocessing: Preprocessing, hf
     """Return the views that ``choice`` stands for.
 
     ``center`` is the one view of ordinary evaluation. ``flip`` adds its mirror image. ``ten_crop``
-    is four corners and the centre, each mirrored as well (Krizhevsky et al. 2012, "ImageNet
-    Classification with Deep Convolutional Neural Networks", section 4.1). ``multi_scale`` is the
+    is four corners and the centre of the image's central square, each mirrored as well (Krizhevsky
+    et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", sections 2 and
+    4.1; torchvision's TenCrop takes the corners of the whole image). ``multi_scale`` is the
     centre, mirrored as well, of images whose shorter side is 1, 8/7 and 9/7 times the crop: 224,
     256 and 288 pixels for one of 224 (Simonyan & Zisserman 2015, arXiv 1409.1556, section 4.2: the
     sizes S - 32, S and S + 32 for S = 256). Averaged are the softmax probabilities, as in both.
 
     Args:
-        choice: one of these, or ``sizes``, ``crops`` and ``mirror`` of `Views`.
+        choice: one of these, or some of ``sizes``, ``crops`` and ``mirror`` of `Views`.
         preprocessing: of the evaluation.
         hflip: whether a mirrored image keeps its label.
 
@@ -95,8 +96,13 @@ def make_views(choice: str | Mapping[str, Any], preprocessing: Preprocessing, hf
         raise FoveaError(
             f"views={choice} is not one of {', '.join(known)}.{did_you_mean(choice, known)}"
         )
-    views = named[choice] if isinstance(choice, str) else _own(choice)
-    smallest = min(views.sizes, default=preprocessing.resize or size)
+    usual = preprocessing.resize or size
+    if isinstance(choice, str):
+        views = named[choice]
+    else:
+        own = _own(choice, usual)
+        views = next((view for view in named.values() if view == own), own)
+    smallest = min(views.sizes, default=usual)
     if smallest < size:
         raise FoveaError(
             f"views: images of {smallest} pixels are smaller than the crop of {size} pixels. Give "
@@ -115,8 +121,11 @@ def make_views(choice: str | Mapping[str, Any], preprocessing: Preprocessing, hf
     return views
 
 
-def _own(choice: Mapping[str, Any]) -> Views:
-    return Views("own", tuple(choice["sizes"]), choice["crops"], choice["mirror"])
+def _own(choice: Mapping[str, Any], usual: int) -> Views:
+    """Return the views of ``choice``, written as those of a name are; ``usual`` is the size."""
+    own = Views(**{**choice, "name": "own"})
+    sizes = tuple(sorted(own.sizes))
+    return replace(own, sizes=() if sizes == (usual,) else sizes)
 
 
 class SeveralViews(EvaluationView):
@@ -140,7 +149,8 @@ class SeveralViews(EvaluationView):
         for side in self.sizes:
             resized = self.resized(pixels, side)
             if self.crops == "five":
-                found += tvf.five_crop_image(resized, wanted)
+                square = tvf.center_crop_image(resized, [side, side])
+                found += tvf.five_crop_image(square, wanted)
             else:
                 found.append(tvf.center_crop_image(resized, wanted))
         return torch.cat(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,20 @@ class StoredCorruptionsDataModule(ImageDataModule):
         """
 
     @abstractmethod
+    def _check(self, version: Corruption) -> None:
+        """Raise `FoveaError` where ``version`` is not as it should be, as far as is quickly seen.
+
+        Folders and headers, not the images.
+        """
+
+    def check_versions(self, versions: Iterable[Corruption]) -> None:
+        """Raise `FoveaError` for the first of ``versions``, which are there, that is damaged."""
+        for version in versions:
+            self._check(version)
+
+    @abstractmethod
     def _read(self, version: Corruption) -> tuple[Split, list[str]]:
-        """Return the images of a version that is there, and the classes in label order."""
+        """Return the images of a version that was checked, and the classes in label order."""
 
     def _find(self) -> Found:
         there = self.versions()
@@ -69,6 +81,7 @@ class StoredCorruptionsDataModule(ImageDataModule):
                 + ", ".join(f"{v.name}/{v.severity}" for v in there[:20])
                 + (", …" if len(there) > 20 else "")
             )
+        self._check(self.version)
         split, names = self._read(self.version)
         missing = {name: only_a_test_set(self.title) for name in ("train", "val")}
         return Found(names, {"test": split}, False, self._layout(self.version), missing)
@@ -86,15 +99,25 @@ class StoredCorruptionsDataModule(ImageDataModule):
         """
         before = self.version
         if corruption is not None and corruption != before:
-            self._show(corruption)
+            self.show(corruption)
         try:
             yield
         finally:
             if self.version != before and before is not None:
-                self._show(before)
+                self.show(before)
 
-    def _show(self, version: Corruption) -> None:
-        names = list(self.class_names)
+    def show(self, version: Corruption) -> None:
+        """Show another version, its classes numbered as they were.
+
+        Raises:
+            FoveaError: there is no such version, or it is damaged; the one before stays.
+        """
+        names, before = list(self.class_names), (self.version, self._found, self._held)
         self.version, self._found, self._held = version, None, {}
+        try:
+            self.prepare()
+        except Exception:
+            self.version, self._found, self._held = before
+            raise
         if self.class_names != names:  # they were numbered as a network does
             self.use_class_order(names)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fovea.evaluation.intervals import logit_interval
-from fovea.evaluation.predictions import Predictions
+
+if TYPE_CHECKING:
+    from fovea.evaluation.predictions import Predictions
 
 
 def one_vs_rest_auroc(predictions: Predictions) -> NDArray[np.float64]:
@@ -17,47 +20,54 @@ def one_vs_rest_auroc(predictions: Predictions) -> NDArray[np.float64]:
     NaN for a class that no sample, or every sample, belongs to. Rows of the predictions that are
     not `valid` are left out.
     """
-    areas = np.full(predictions.num_classes, np.nan)
-    for number, positive, shares in _each_class(predictions):
-        areas[number] = shares[positive].mean()
-    return areas
+    return predictions.class_areas[0].copy()
 
 
 def macro_auroc_interval(predictions: Predictions, level: float = 0.95) -> tuple[float, float]:
     """Return the interval of the mean AUROC over the classes that occur; of two classes, of both.
 
-    Every sample adds to the area of its own class and, as a negative, to all others; its parts are
-    summed before they are squared, so that the areas may depend on one another. A class's only
-    sample adds nothing to the variance. NaN if all areas are 1.
+    A class's only sample adds nothing to the variance. NaN if all areas are 1.
 
     Source: DeLong et al. 1988 (see `placements`), eq. 6; the interval is made in logits.
     """
-    areas: list[float] = []
-    parts = np.zeros(int(predictions.valid.sum()))
-    for _, positive, shares in _each_class(predictions):
-        area = float(shares[positive].mean())
-        areas.append(area)
+    areas, parts = predictions.class_areas
+    areas = areas[~np.isnan(areas)]
+    if not len(areas):
+        return float("nan"), float("nan")
+    error = np.sqrt(np.square(parts).sum()) / len(areas)
+    return logit_interval(float(areas.mean()), float(error), level)
+
+
+def areas_and_parts(
+    logits: Tensor, labels: Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (K,) AUROC of each class against the rest, and each sample's part in their sum.
+
+    A sample adds to the area of its own class and, as a negative, to all others; its parts are
+    summed, (N,), before anyone squares them, so that the areas may depend on one another. The sum
+    of their squares is the variance of the sum of the areas. The area is NaN for a class that no
+    sample, or every sample, belongs to.
+
+    Args:
+        logits: (N, K), each row with probabilities.
+        labels: (N,) int64 in [0, K).
+
+    Source: DeLong et al. 1988 (see `placements`), eq. 6.
+    """
+    areas, parts = np.full(logits.shape[1], np.nan), np.zeros(len(logits))
+    classes = labels.numpy()
+    probabilities = logits.double().softmax(dim=1).T.contiguous().numpy()
+    for number, scores in enumerate(probabilities):
+        positive = classes == number
+        if not positive.any() or positive.all():
+            continue
+        shares = placements(scores, positive)
+        areas[number] = shares[positive].mean()
         for kind in (positive, ~positive):
             n = int(np.count_nonzero(kind))
             # The square root makes the sample variance out of the sum of squares.
-            parts[kind] += (shares[kind] - area) / n * np.sqrt(n / max(1, n - 1))
-    if not areas:
-        return float("nan"), float("nan")
-    error = np.sqrt(np.square(parts).sum()) / len(areas)
-    return logit_interval(float(np.mean(areas)), float(error), level)
-
-
-def _each_class(
-    predictions: Predictions,
-) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[np.float64]]]:
-    """Give number, members and `placements` of each class that some but not all samples are of."""
-    kept = predictions.select(predictions.valid)
-    labels = kept.labels.numpy()
-    probabilities = kept.logits.double().softmax(dim=1).T.contiguous().numpy()
-    for number, scores in enumerate(probabilities):
-        positive = labels == number
-        if positive.any() and not positive.all():
-            yield number, positive, placements(scores, positive)
+            parts[kind] += (shares[kind] - areas[number]) / n * np.sqrt(n / max(1, n - 1))
+    return areas, parts
 
 
 def placements(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:

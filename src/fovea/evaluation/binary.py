@@ -98,7 +98,8 @@ def choose_threshold(
         positive: number of the class that is looked for.
 
     Raises:
-        FoveaError: as `positives_and_scores` does.
+        FoveaError: as `positives_and_scores` does; by Youden's rule, no threshold is better than
+            guessing.
 
     Source: Youden 1950, "Index for rating diagnostic tests".
     """
@@ -106,6 +107,8 @@ def choose_threshold(
     fpr, tpr = curve["fpr"], curve["tpr"]
     if rule == "youden":
         best = (tpr - fpr).idxmax()
+        if tpr[best] <= fpr[best]:
+            raise FoveaError("No threshold is better than guessing.")
     elif rule == "sensitivity":
         best = (tpr >= value - _ROUNDING).idxmax()
     else:
@@ -148,7 +151,7 @@ def sensitivity_at_specificity(
     """Return the largest sensitivity with at least ``specificity``, and its threshold.
 
     The threshold is found on the same samples, so its uncertainty counts: the bounds are those of
-    the percentile bootstrap with a threshold of its own in each resample.
+    the bootstrap (`intervals.bootstrap`) with a threshold of its own in each resample.
 
     Raises:
         FoveaError: as `positives_and_scores` does.
@@ -166,6 +169,6 @@ def sensitivity_at_specificity(
         fpr = np.bincount(levels[rows[~found]], minlength=count).cumsum() / (~found).sum()
         return float(tpr[fpr <= 1 - specificity + _ROUNDING].max(initial=0.0))
 
-    low, high = bootstrap(sensitivity, len(truth), seed, resamples)
+    low, high = np.clip(bootstrap(sensitivity, len(truth), seed, resamples), 0, 1).tolist()
     hits = int((scores[truth] >= threshold).sum())
     return Share(hits / int(truth.sum()), low, high, hits, int(truth.sum())), threshold

@@ -78,10 +78,10 @@ def max_calibration_error(table: pd.DataFrame) -> float:
     return float((table["accuracy"] - table["confidence"]).abs().max())
 
 
-def fit_temperature(val: Predictions) -> float:
+def fit_temperature(val: Predictions) -> float | None:
     """Return the temperature T > 0 for which logits / T have the least NLL on ``val``.
 
-    1.0 where no T is the best: if all samples are right, as every smaller T is better then, and if
+    None where no T is the best: if all samples are right, as every smaller T is better then, and if
     the network is no better than chance, as every larger one is. Rows that are not `valid`, and
     those whose label was ruled out, are left out.
 
@@ -95,14 +95,14 @@ def fit_temperature(val: Predictions) -> float:
     val.require_samples("The temperature")
     slope = _Slope(val)
     if not slope.at_zero() < 0 < slope.at_infinity():  # NaN without a row
-        return 1.0
+        return None
     low = high = 1.0
     while slope(low) >= 0 and low > _LIMITS[0]:
         low /= 4
     while slope(high) < 0 and high < _LIMITS[1]:
         low, high = high, high * 4
     if slope(low) >= 0 or slope(high) < 0:
-        return 1.0
+        return None
     return float(1 / brentq(slope, low, high, xtol=1e-12 * high, rtol=1e-6))
 
 

@@ -30,7 +30,7 @@ _POINTS = 2000
 def calibration_part(
     predictions: Predictions, val: Predictions | None, without: str, folder: Path
 ) -> Part:
-    """Return calibration as trained and, if ``val`` is given, with the temperature fitted on it.
+    """Return calibration as trained and, if one can be fitted on ``val``, with a temperature.
 
     Args:
         predictions: of N >= 1 samples.
@@ -39,8 +39,13 @@ def calibration_part(
         folder: where the figure goes.
     """
     states, text, numbers = {"as trained": predictions}, without, dict[str, Any]()
-    if val is not None:
-        temperature = fit_temperature(val)
+    temperature = None if val is None else fit_temperature(val)
+    if val is not None and temperature is None:
+        text = (
+            "No temperature was fitted: on val none is the best. Either all its samples are right, "
+            "and the smaller the better, or the network is no better than chance there."
+        )
+    if temperature is not None:
         states[f"temperature {temperature:.3g}"] = with_temperature(predictions, temperature)
         text = (
             f"The temperature that fits val best is {temperature:.4f}. Dividing all logits by it "
@@ -49,7 +54,7 @@ def calibration_part(
         numbers["temperature"] = temperature
     bins = {name: reliability(state) for name, state in states.items()}
     rows = {name: _calibration(state, bins[name]) for name, state in states.items()}
-    if val is not None:
+    if temperature is not None:
         numbers["calibrated"] = list(rows.values())[1]
     titles = [f"{name}: ECE {rows[name]['calibration_error']:.2%}" for name in rows]
     figure = folder / "reliability.png"

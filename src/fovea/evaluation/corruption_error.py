@@ -69,20 +69,22 @@ def corruption_table(measured: pd.DataFrame) -> pd.DataFrame:
     Of ImageNet with all five severities a corruption's column holds its CE, the sum of the errors
     over the severities divided by AlexNet's: CE_c = sum_s E_{s,c} / sum_s E_{s,c}^AlexNet (1 is as
     bad as AlexNet). With all 15 corruptions as well ``mce`` is their mean, else ``mean_ce`` is.
-    Otherwise the columns hold the mean errors over the severities, and ``mean_error`` their mean.
-    ``clean_error`` is left out where no clean images were seen.
+    Otherwise, see `why_not_relative`, the columns hold the mean errors over the severities, and
+    ``mean_error`` their mean. ``clean_error`` is left out where no clean images were seen.
+
+    Only what was measured of every model counts, see `shared_rows`.
 
     Args:
-        measured: long table, with the column ``imagenet``: whether the images are of its 1000
-            classes.
+        measured: long table, with the column ``unlike_imagenet_c``: why the images are not as
+            those that AlexNet's errors are of; empty where they are.
 
     Source: Hendrycks and Dietterich 2019 (arXiv 1903.12261), section 4.1.
     """
-    corrupted = measured[measured["corruption"] != CLEAN]
+    corrupted = shared_rows(measured)
     order = list(dict.fromkeys(corrupted["corruption"]))
     models = list(dict.fromkeys(measured["model"]))
-    errors = corrupted.pivot_table("error", "model", "corruption").loc[models, order]
-    relative = is_relative(measured)
+    errors = corrupted.pivot_table("error", "model", "corruption").reindex(models)[order]
+    relative = not why_not_relative(measured)
     if relative:
         errors = errors / pd.Series(ALEXNET_ERRORS)[order]
     complete = relative and set(order) == set(ALEXNET_ERRORS)
@@ -94,7 +96,39 @@ def corruption_table(measured: pd.DataFrame) -> pd.DataFrame:
     return errors.rename_axis(columns=None).reset_index()
 
 
-def is_relative(measured: pd.DataFrame) -> bool:
-    """Return whether errors may be divided by AlexNet's, which are means of five severities."""
-    severities = set(measured.loc[measured["corruption"] != CLEAN, "severity"])
-    return bool(measured["imagenet"].all()) and severities == set(SEVERITIES)
+def shared_rows(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of corrupted images whose corruption and severity every model has."""
+    corrupted = measured[measured["corruption"] != CLEAN]
+    having = corrupted.groupby(["corruption", "severity"])["model"].transform("nunique")
+    return corrupted[having == measured["model"].nunique()]
+
+
+def why_not_relative(measured: pd.DataFrame) -> str:
+    """Return why errors are not divided by AlexNet's; empty where they are.
+
+    Those are means over five severities, so each corruption has to have all of them.
+    """
+    reasons = [reason for reason in measured["unlike_imagenet_c"] if reason]
+    if reasons:
+        return str(reasons[0])
+    severities = shared_rows(measured).groupby("corruption")["severity"].agg(frozenset)
+    if severities.nunique() > 1:
+        return "severities differ between corruptions"
+    if set(severities) != {frozenset(SEVERITIES)}:
+        return "those hold for the mean of all five severities"
+    return ""
+
+
+def corruption_scores(measured: pd.DataFrame) -> dict[str, float]:
+    """Return what is to be known of one model by name.
+
+    ``mce``, or where there is none ``mean_ce`` or ``mean_corruption_error``, as in
+    `corruption_table`; and ``error_<corruption>``, the mean top-1 error over its severities, which
+    is never divided.
+    """
+    row = corruption_table(measured).iloc[0]
+    names = {"mce": "mce", "mean_ce": "mean_ce", "mean_error": "mean_corruption_error"}
+    scores = {names[key]: float(row[key]) for key in names if key in row}
+    corrupted = measured[measured["corruption"] != CLEAN]
+    means = corrupted.groupby("corruption", sort=False)["error"].mean()
+    return scores | {f"error_{name}": float(error) for name, error in means.items()}

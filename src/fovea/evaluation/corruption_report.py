@@ -8,7 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from fovea.evaluation.corruption_error import CLEAN, SEVERITIES, corruption_table, is_relative
+from fovea.evaluation.corruption_error import (
+    CLEAN,
+    SEVERITIES,
+    corruption_table,
+    shared_rows,
+    why_not_relative,
+)
 from fovea.evaluation.figures import new_figure, shorten
 from fovea.evaluation.sections import Section
 from fovea.evaluation.tables import write_csv
@@ -26,6 +32,9 @@ _MADE_TEXT = (
     "The corruptions were made on the fly. Published results are of the files that were "
     "distributed, which for ImageNet went through one more JPEG compression."
 )
+_UNEQUAL_TEXT = (
+    "Not every model has every corruption and severity: the means are of those that all have."
+)
 _SHORT = {"elastic_transform": "elastic", "jpeg_compression": "jpeg"}
 
 
@@ -35,19 +44,25 @@ def write_corruptions(folder: Path | str, measured: pd.DataFrame) -> list[Sectio
     Args:
         folder: made if absent.
         measured: the long table of `fovea.evaluation.corruption_error`, with the columns
-            ``imagenet``, see `corruption_table`, and ``made_here``: whether the corruptions were
-            made on the fly.
+            ``unlike_imagenet_c``, see `corruption_table`, and ``made_here``: whether the
+            corruptions were made on the fly.
 
     Returns:
         the sections of a report that show them.
     """
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     table = corruption_table(measured)
     write_csv(table, folder / "corruptions.csv")
     write_csv(measured, folder / "corruptions_by_severity.csv")
     figure = folder / "corruptions.png"
     plot_by_severity(measured, figure)
-    texts = [_explained(measured, table), _MADE_TEXT if measured["made_here"].any() else ""]
+    unequal = len(shared_rows(measured)) < (measured["corruption"] != CLEAN).sum()
+    texts = [
+        _explained(measured, table),
+        _UNEQUAL_TEXT if unequal else "",
+        _MADE_TEXT if measured["made_here"].any() else "",
+    ]
     shown = table.rename(columns=_headings(measured))
     formats = {name: ".1%" for name in shown.columns if name != "model"}
     return [
@@ -68,17 +83,13 @@ def write_corruptions(folder: Path | str, measured: pd.DataFrame) -> list[Sectio
 
 
 def _explained(measured: pd.DataFrame, table: pd.DataFrame) -> str:
-    if is_relative(measured):
+    why = why_not_relative(measured)
+    if not why:
         mean = (
             "the mCE is" if "mce" in table else "not all 15 were measured, so there is no mCE but"
         )
         return _CE_TEXT.format(mean=mean)
-    there = sorted(set(measured.loc[measured["corruption"] != CLEAN, "severity"]))
-    why = (
-        "those hold for the mean of all five severities"
-        if measured["imagenet"].all()
-        else "these images are not ImageNet's"
-    )
+    there = sorted(set(shared_rows(measured)["severity"]))
     return _PLAIN_TEXT.format(severities=", ".join(map(str, there)), why=why)
 
 

@@ -15,7 +15,8 @@ def warnings_of(predictions: Predictions, without: str, pictures: bool) -> list[
     """Return what is wrong with ``predictions`` of N >= 1 samples, or limits what they can show.
 
     Args:
-        predictions: what ``about`` says under ``unreadable`` and ``duplicates`` is looked at.
+        predictions: what ``about`` says under ``unreadable`` and ``duplicates`` is looked at, and
+            its ``warnings`` are among those returned.
         without: why nothing could be fitted on val; said but for the val split itself, where it is
             as it should be.
         pictures: whether the report has the images.
@@ -97,7 +98,7 @@ def _of_data(predictions: Predictions) -> list[str]:
             f"{duplicates:,} of the images have a near-duplicate among those the network was "
             "trained on: the scores may flatter it."
         )
-    return found
+    return [*found, *predictions.about.get("warnings", [])]
 
 
 def _number(value: object) -> int:

@@ -7,11 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchmetrics
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fovea.errors import FoveaError
+from fovea.evaluation.auroc import areas_and_parts
 from fovea.evaluation.metrics import label_ranks
 from fovea.evaluation.predictions_file import read_predictions, write_predictions
 
@@ -115,6 +118,15 @@ class Predictions:
     def correct(self) -> Tensor:
         """(N,) bool; False where the row is not `valid`."""
         return self.ranks == 0
+
+    @cached_property
+    def class_areas(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`auroc.areas_and_parts` of the `valid` rows: seconds for 50,000 samples of 1000 classes.
+
+        For `one_vs_rest_auroc` and `macro_auroc_interval`.
+        """
+        kept = self.select(self.valid)
+        return areas_and_parts(kept.logits, kept.labels)
 
     def top_k(self, k: int) -> tuple[Tensor, Tensor]:
         """Return the ``min(k, K)`` most probable classes of each sample, best first.

@@ -97,9 +97,12 @@ def read_predictions(path: Path, build: Callable[..., Predictions]) -> Predictio
 
 
 def _read(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):  # NumPy would advise to load it as a pickle
+            raise ValueError("it is no .npz archive")
     with np.load(path, allow_pickle=False) as archive:
         found = {name: archive[name] for name in _ARRAYS}
-        text = json.loads(archive[_TEXT]) if _TEXT in archive.files else {}
+        text = _described(json.loads(archive[_TEXT]) if _TEXT in archive.files else {})
     for name in ("indices", "labels"):
         if found[name].ndim != 1 or found[name].dtype.kind not in "iu":
             raise ValueError(f"{name} has to be (N,) integers, not {_shape(found[name])}")
@@ -114,10 +117,51 @@ def _read(path: Path) -> dict[str, Any]:
         "indices": torch.from_numpy(found["indices"]).long(),
         "labels": torch.from_numpy(labels).long(),
         "logits": torch.from_numpy(logits).float(),
-        "paths": tuple(text.get("paths", ())),
-        "class_names": tuple(text.get("class_names", ())),
-        "about": dict(text.get("about", {})),
+        **text,
     }
+
+
+def _described(text: Any) -> dict[str, Any]:
+    """Return ``paths``, ``class_names`` and ``about`` of what stands in ``about.json``."""
+    if not isinstance(text, dict):
+        raise ValueError(f"{_TEXT} has to be an object, not {_kind(text)}")
+    about = text.get("about", {})
+    if not isinstance(about, dict):
+        raise ValueError(f"about in {_TEXT} has to be an object, not {_kind(about)}")
+    split = about.get("split")
+    # A file is named after it.
+    if split is not None and not (isinstance(split, str) and Path(split).name == split):
+        raise ValueError(f"split in {_TEXT} has to be a name, not {split!r}")
+    if "metrics" in about:
+        about["metrics"] = _numbers(about["metrics"])
+    if "warnings" in about:
+        about["warnings"] = list(_texts(about, "warnings"))
+    return {
+        "paths": _texts(text, "paths"),
+        "class_names": _texts(text, "class_names"),
+        "about": about,
+    }
+
+
+def _texts(text: dict[str, Any], key: str) -> tuple[str, ...]:
+    found = text.get(key, [])
+    if not isinstance(found, list):
+        raise ValueError(f"{key} in {_TEXT} has to be a list, not {_kind(found)}")
+    for item in found:
+        if type(item) not in (str, int):
+            raise ValueError(f"{key} in {_TEXT} has to be a list of text, with no {_kind(item)}")
+    return tuple(str(item) for item in found)
+
+
+def _numbers(metrics: Any) -> dict[str, float]:
+    """Return those of ``metrics`` that are numbers; others could be put into no table."""
+    if not isinstance(metrics, dict):
+        raise ValueError(f"metrics in {_TEXT} has to be an object, not {_kind(metrics)}")
+    return {name: value for name, value in metrics.items() if type(value) in (int, float)}
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__
 
 
 def _shape(array: np.ndarray) -> str:

@@ -85,7 +85,11 @@ def _written(name: str, value: float) -> Cell | None:
 
 def origin(predictions: Predictions, cost: Mapping[str, Any] | None) -> Part:
     """Return what was evaluated, and what it costs."""
-    about = {name.replace("_", " "): _plain(value) for name, value in predictions.about.items()}
+    about = {
+        name.replace("_", " "): _plain(value)
+        for name, value in predictions.about.items()
+        if name != "warnings"  # they stand on top of the page
+    }
     sections = []
     if about:
         table = pd.DataFrame({"": list(about), "value": list(about.values())})

@@ -115,7 +115,7 @@ def score_intervals(
     """Return 95 % intervals of the scores of `summarize` by name; NaN where nothing can be said.
 
     Wilson's for top-1, top-5 and their error rates; DeLong's for ``macro_auroc``; for the others
-    the percentile bootstrap over samples (see `intervals.bootstrap`; not stratified).
+    the bootstrap over samples (see `intervals.bootstrap`; not stratified).
 
     The calibration errors have none: noise in the bins only ever adds to them, and resampling adds
     more, so that the interval of a well calibrated network would lie above its own score. The
@@ -127,7 +127,7 @@ def score_intervals(
     predictions.require_samples("Intervals")
     n = len(predictions)
     statistic = _Resampled(predictions)
-    low, high = bootstrap(statistic, n, seed, resamples)
+    low, high = np.clip(bootstrap(statistic, n, seed, resamples), 0, statistic.highest)
     return {
         **{name: wilson(hits, n) for name, hits in _hits(predictions).items()},
         **dict(zip(statistic.names, zip(low.tolist(), high.tolist(), strict=True), strict=True)),
@@ -139,6 +139,7 @@ class _Resampled:
     """The scores of any rows, looked up from what is computed once for each row."""
 
     names = ("nll", "brier", "aurc", *_class_means(*np.ones((3, 1), dtype=np.int64)))
+    highest = (np.inf, 2.0, *[1.0] * (len(names) - 2))
 
     def __init__(self, predictions: Predictions) -> None:
         self.valid = predictions.valid.numpy()

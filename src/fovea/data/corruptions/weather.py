@@ -86,7 +86,7 @@ def frost_folder() -> Path:
 def _scaled_frost(name: str, scale: float, height: int, width: int, channels: int) -> Floats:
     """Return a photograph (h, w, channels) at ``scale``; larger where it would not cover an image.
 
-    Each worker keeps those it has used: 1.5 MB at most for a size.
+    Each worker keeps those it has used: 4.2 MB at most for images of 224 pixels.
     """
     photo = Image.open(frost_folder() / name).convert("L" if channels == 1 else "RGB")
     pixels = np.array(photo).reshape(photo.height, photo.width, channels)
