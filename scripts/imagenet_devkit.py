@@ -7,7 +7,7 @@ sorted wnids' order of a network's outputs. Source: the kit's readme.txt.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,11 +83,11 @@ def _parse(read: Callable[[str], bytes]) -> Devkit:
     try:
         meta = loadmat(io.BytesIO(read(META)), squeeze_me=True)
         truth = [int(line) for line in read(TRUTH).split()]
-        wnid_of_id = {
-            int(synset["ILSVRC2012_ID"]): str(synset["WNID"])
+        wnid_of_id = _by_id(
+            (int(synset["ILSVRC2012_ID"]), str(synset["WNID"]))
             for synset in meta["synsets"]
             if int(synset["num_children"]) == 0
-        }
+        )
     except (KeyError, OSError) as error:
         raise PreparationError(f"the devkit is incomplete: {error}") from error
     except ValueError as error:
@@ -99,26 +99,55 @@ def _parse(read: Callable[[str], bytes]) -> Devkit:
 
 
 def _text_classes(file: Path) -> dict[int, str]:
-    rows = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.split() for line in _text(file).splitlines() if line.strip()]
+    if not rows:
+        raise PreparationError(f"{file} is empty: expected a line '<wnid> <ILSVRC2012_ID>' a class")
     for number, row in enumerate(rows, start=1):
-        if len(row) < 2 or not row[1].isdecimal():
+        if len(row) < 2 or not _is_number(row[1]):
             raise PreparationError(
                 f"{file}, line {number}: expected '<wnid> <ILSVRC2012_ID> <name>', as in "
                 f"'n02119789 1 kit_fox', and found {' '.join(row)!r}"
             )
-    return {int(row[1]): row[0] for row in rows}
+    return _by_id((int(row[1]), row[0]) for row in rows)
+
+
+def _by_id(classes: Iterable[tuple[int, str]]) -> dict[int, str]:
+    """Return the wnids by ID; raises `PreparationError` if one of either comes twice."""
+    found: dict[int, str] = {}
+    for number, wnid in classes:
+        if number in found:
+            raise PreparationError(
+                f"the devkit is damaged: {found[number]} and {wnid} have one ILSVRC2012_ID, "
+                f"{number}"
+            )
+        if wnid in found.values():
+            raise PreparationError(f"the devkit is damaged: {wnid} is there twice")
+        found[number] = wnid
+    return found
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdecimal()
+
+
+def _text(file: Path) -> str:
+    """Return what is written in ``file``; raises `PreparationError` if it is no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PreparationError(f"{file} is not a text file") from error
 
 
 def read_truth(file: Path) -> list[int]:
     """Return the numbers in ``file``, one a line.
 
     Raises:
-        PreparationError: the file is missing, or a line is no whole number.
+        PreparationError: the file is missing or no text, or a line is no whole number.
     """
     if not file.is_file():
         raise PreparationError(f"no ground truth at {file}")
-    lines = file.read_text().split()
-    strange = next(filter(lambda line: not line.isdecimal(), lines), None)
+    lines = _text(file).split()
+    strange = next((line for line in lines if not _is_number(line)), None)
     if strange is not None:
         raise PreparationError(f"{file} is no ground truth: it holds {strange!r}")
     return [int(line) for line in lines]

@@ -16,7 +16,7 @@ ALLOWED = {
     "evaluation": {"pages", "checkpoints.durable"},
     "tracking": {"machine.no_room", "machine.places", "safety.redaction"},
     "runs": {"pages", "run_folder", "run_lock"},
-    "comparison": {"evaluation", "pages", "run_folder", "runs"},
+    "comparison": {"auto_resume", "evaluation", "pages", "run_folder", "runs"},
     "tasks": {"machine.no_room", "models", "optim", "evaluation"},
     "judging": {
         "console",
@@ -27,6 +27,7 @@ ALLOWED = {
         "machine.devices",
         "machine.no_room",
         "machine.out_of_memory",
+        "machine.ranks",
         "models",
         "run_folder",
         "tasks",

@@ -292,6 +292,9 @@ def _unknown_key(name: str, error: ConfigCompositionException, overrides: list[s
     chosen = [o for o in overrides if "." not in o.partition("=")[0]]
     plain = compose_checked(name, [o for o in chosen if _valid_group(o)])
     known = [*groups(), *_keys(OmegaConf.to_container(plain))]
+    if key.startswith("views."):
+        whole = "'views={sizes: [256, 288], crops: five, mirror: true}'"
+        return f"{key}: views are given as a whole, or some of it, in quotes: {whole}"
     suggestion = _elsewhere(key) or _nearest_key(key, known)
     if key in known:
         return str(error)

@@ -98,7 +98,8 @@ def _wanted(item: Any) -> str:
         name = bounds[item["type"]]
         return f"a number of {words[name]} {context[name]:g}"
     if item["type"] in {"too_short", "too_long"}:
-        return f"a list of {context.get('min_length') or context['max_length']}"
+        count = context.get("min_length") or context["max_length"]
+        return f"a list of {count}{' or more' if count == 1 else ''}"  # pairs have no other length
     if item["type"] == "string_pattern_mismatch":
         return PATTERNS[context["pattern"]]
     if item["type"] == "value_error":

@@ -337,9 +337,9 @@ Corruptions = Literal[
 class _Views(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    sizes: list[PositiveInt]
-    crops: Literal["center", "five"]
-    mirror: bool
+    sizes: list[PositiveInt] = _ABSENT
+    crops: Literal["center", "five"] = _ABSENT
+    mirror: bool = _ABSENT
 
 
 class _Eval(_Section):

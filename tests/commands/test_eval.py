@@ -167,8 +167,9 @@ def test_several_models_their_ensemble_and_one_that_fails(trained, evaluated, tm
         cwd=tmp_path, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "1 of 4 models" in done.stderr
-    assert "number 0" in done.stderr
+    assert "1 of 3 models" in done.stderr
+    assert (done.stdout + done.stderr).count("other failed: ") == 1
+    assert "number 0" in done.stdout
     assert "Traceback" not in done.stderr
     folder = folder_of(done, tmp_path)
     summary = json.loads((folder / "summary.json").read_text())
@@ -222,6 +223,9 @@ def test_a_single_sample_has_a_report_that_says_so(tmp_path):
         (["ckpt=x", "views=ten_crp"], ["views='ten_crp'", "Did you mean 'ten_crop'"]),
         (["predictions=nowhere"], ["nowhere", "no such"]),
         (["predictions=x", "ckpt=y"], ["leave ckpt="]),
+        (["predictions=one.npz,other.npz"], ["predictions=[one.npz,other.npz]"]),
+        (["predictions=[]"], ["a list of 1 or more"]),
+        (["ckpt=x", "views.sizes=[8,12]"], ["'views={sizes: "]),
         (["predictions=[one.npz,other.npz]"], ["different splits", "one: test", "other: val"]),
     ],
 )

@@ -1,14 +1,22 @@
+import time
+from datetime import timedelta
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import ImageOps
+from torch import distributed
+from torch.multiprocessing import spawn
 
+from fovea.data.duplicates import Duplicates
 from fovea.errors import FoveaError
 from fovea.evaluation import Predictions
 from fovea.experiment import build_data
 from fovea.inference import read_checkpoint
 from fovea.judging.candidates import Candidate
-from fovea.judging.duplicates import training_images
+from fovea.judging.duplicates import Images, find_duplicates, training_images
+from fovea.machine import ranks
 from photo import photo
 from process import folder_of, run
 
@@ -89,6 +97,30 @@ def test_what_can_not_be_compared_is_refused(trained_on_photos):
     candidate.reference = str(trained_on_photos)
     data.splits_recorded["train"]["fingerprint"] = "another"
     assert len(training_images(candidate).split) == len(checkpoint_train(checkpoint))
+
+
+def test_the_same_two_splits_are_searched_once():
+    splits = {"train": "t", "test": "e"}
+    data = [SimpleNamespace(split_fingerprints=splits.copy) for _ in range(2)]
+    first, second = ((Images(each, "test"), Images(each, "train")) for each in data)
+    known = {("e", "t"): Duplicates([], 0, 0)}
+    for pair in (first, second):  # which have no images to be searched
+        assert find_duplicates(*pair, known) is known["e", "t"]
+
+
+def wait_longer_than_a_collective(rank, place):
+    limit = timedelta(seconds=4)
+    store = distributed.FileStore(str(place), 2)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=limit)
+    if rank == 0:
+        time.sleep(6)
+    ranks.wait_for_main("judged a")
+    distributed.barrier()
+
+
+@pytest.mark.slow
+def test_a_rank_waits_for_rank_zero_as_long_as_it_takes(tmp_path):
+    spawn(wait_longer_than_a_collective, (tmp_path / "store",), nprocs=2)
 
 
 def checkpoint_train(checkpoint):

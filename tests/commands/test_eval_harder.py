@@ -43,6 +43,22 @@ def test_a_table_of_corruptions_on_one_and_two_ranks(trained, tmp_path):
     assert paper["contrast"] == pytest.approx(rows["error"].iloc[-2:].mean())
     assert "Under corruption" in (folder / "report.html").read_text()
     assert (folder / "corruptions.png").stat().st_size > 10_000
+    metrics = json.loads((folder / "summary.json").read_text())["metrics"]
+    assert metrics["test/mean_corruption_error"] == pytest.approx(paper["mean_error"])
+    assert metrics["test/error_contrast"] == pytest.approx(paper["contrast"])
+
+
+def judged(folder, *words, spoil=lambda: None):
+    """Return the predictions of a judged candidate, and the candidate."""
+    from fovea.experiment import compose, make_trainer
+    from fovea.judging.candidates import build_candidate
+    from fovea.judging.judge import judge
+
+    cfg = compose([*NET, *GREY, *QUIET, *words], "eval")
+    candidate = build_candidate(cfg, None)
+    spoil()
+    trainer = make_trainer(cfg.trainer, folder, logger=False, enable_checkpointing=False)
+    return judge(candidate, trainer, folder), candidate
 
 
 def weights_of(path, num_classes):
@@ -56,10 +72,8 @@ def weights_of(path, num_classes):
 
 
 def test_imagenet_a_masked_and_real_labels(tmp_path):
-    from fovea.experiment import compose, make_trainer
-    from fovea.judging.candidates import build_candidate
     from fovea.judging.harder import find_real_labels, score_real_labels
-    from fovea.judging.judge import judge
+    from fovea.judging.several import Outcome
 
     weights = weights_of(tmp_path / "net.pt", 1000)
     wnids, names = list(imagenet_classes()), imagenet_classes()
@@ -69,19 +83,17 @@ def test_imagenet_a_masked_and_real_labels(tmp_path):
         picture(tmp_path / "in" / "val" / wnid / f"ILSVRC2012_val_0000000{number + 1}.JPEG", number)
     (tmp_path / "real.json").write_text(json.dumps([list(range(1000)), []]))
 
-    def judged(name, *words):
-        cfg = compose([*NET, *GREY, f"model.weights={weights}", *QUIET, *words], "eval")
-        folder = tmp_path / name
-        candidate = build_candidate(cfg, None)
-        trainer = make_trainer(cfg.trainer, folder, logger=False, enable_checkpointing=False)
-        return judge(candidate, trainer, folder), candidate
-
+    net = f"model.weights={weights}"
     masked, _ = judged(
-        "ev_a", "data=imagenet_a", f"data.root={tmp_path / 'a'}", "data.classes=some"
+        tmp_path / "ev_a",
+        net,
+        "data=imagenet_a",
+        f"data.root={tmp_path / 'a'}",
+        "data.classes=some",
     )
     whole, candidate = judged(
-        "ev_in", "data=imagenet", f"data.root={tmp_path / 'in'}", "data.classes=some", "split=val",
-        f"real_labels={tmp_path / 'real.json'}",
+        tmp_path / "ev_in", net, "data=imagenet", f"data.root={tmp_path / 'in'}",
+        "data.classes=some", "split=val", f"real_labels={tmp_path / 'real.json'}",
     )  # fmt: skip
     assert masked.class_names == tuple(names[wnid] for wnid in a)
     assert masked.labels.tolist() == [3, 150]
@@ -91,6 +103,9 @@ def test_imagenet_a_masked_and_real_labels(tmp_path):
     assert whole.about["metrics"]["val/real_samples"] == 1
     numbers = find_real_labels(candidate.data, "val", str(tmp_path / "real.json"))
     assert score_real_labels(whole, numbers)["val/real_top1"] == 1
+    assert "ReaL labels" in (tmp_path / "ev_in" / "report.html").read_text()
+    assert Outcome.of("net", whole).row()["ReaL top1"] == 1
+    assert "ReaL top1" not in Outcome.of("net", masked).row()
 
 
 def picture(path, seed):
@@ -99,13 +114,19 @@ def picture(path, seed):
     Image.fromarray(pixels).save(path, "JPEG")
 
 
-def test_cifar_c_as_distributed_is_evaluated_whole(tmp_path):
+@pytest.fixture
+def cifar_c(tmp_path):
     root, random = tmp_path / "c10c", np.random.default_rng(0)
     root.mkdir()
     labels = random.integers(0, 10, 8)
     np.save(root / "labels.npy", np.tile(labels, 5))
     for name in ("fog", "jpeg_compression"):
         np.save(root / f"{name}.npy", random.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8))
+    return root
+
+
+def test_cifar_c_as_distributed_is_evaluated_whole(tmp_path, cifar_c):
+    root = cifar_c
     weights = weights_of(tmp_path / "net.pt", 10)
     words = (*NET, *GREY, f"model.weights={weights}", "data=cifar10_c", f"data.root={root}", *QUIET)
     folder = folder_of(run("eval", *words, cwd=tmp_path), tmp_path)
@@ -116,10 +137,56 @@ def test_cifar_c_as_distributed_is_evaluated_whole(tmp_path):
     assert rows["top1"].tolist() == by_hand
     paper = pd.read_csv(folder / "corruptions.csv")
     assert list(paper) == ["model", "mean_error", "fog", "jpeg_compression"]
+    for file in ("summary.json", "metrics.json"):
+        content = json.loads((folder / file).read_text())
+        metrics = content.get("metrics", content)
+        assert metrics["test/mean_corruption_error"] == pytest.approx(rows["error"].mean())
+        assert metrics["test/error_fog"] == pytest.approx(rows["error"][:5].mean())
+    assert "is of fog, severity 1, alone" in (folder / "report.md").read_text()
     lacking = run("eval", *words, "corruptions=snow", cwd=tmp_path, check=False)
     assert lacking.returncode == 2
     assert "CIFAR-10-C" in lacking.stderr + lacking.stdout
     assert "has no snow, severity 1" in lacking.stderr + lacking.stdout
+
+
+def test_a_bad_version_leaves_the_others(tmp_path, cifar_c):
+    from fovea.errors import FoveaError
+    from fovea.evaluation import Predictions
+    from fovea.judging.remaking import remake
+
+    net = f"model.weights={weights_of(tmp_path / 'net.pt', 10)}"
+    words = (net, "data=cifar10_c", f"data.root={cifar_c}", "severities=[2,4]")
+    bad = cifar_c / "jpeg_compression.npy"
+    folder = tmp_path / "ev"
+    found, candidate = judged(folder, *words, spoil=lambda: bad.write_bytes(b"no array"))
+    assert (candidate.data.version.name, candidate.data.version.severity) == ("fog", 2)
+    rows = pd.read_csv(folder / "corruptions_by_severity.csv")
+    assert rows[["corruption", "severity"]].to_numpy().tolist() == [["fog", 2], ["fog", 4]]
+    assert found.about["metrics"]["test/error_fog"] == pytest.approx(rows["error"].mean())
+    page = (folder / "report.md").read_text()
+    assert "jpeg\\_compression, severity 4, was not measured" in page
+    assert Predictions.load(folder / "predictions" / "test.npz").about["warnings"]
+    # The report made anew has the section and the warnings as well.
+    remake(folder / "predictions" / "test.npz", "test", tmp_path / "again", calibrate=False)
+    assert "Under corruption" in (tmp_path / "again" / "report.html").read_text()
+    assert "was not measured" in (tmp_path / "again" / "report.md").read_text()
+    # What is bad from the start is told before anything is predicted.
+    with pytest.raises(FoveaError, match=r"jpeg_compression\.npy can't be read"):
+        judged(tmp_path / "other", *words)
+    assert not (tmp_path / "other").exists()
+
+
+def test_several_crops_of_corrupted_images_are_refused_before_any_pass():
+    from fovea.data import DigitsDataModule
+    from fovea.data.several_views import make_views
+    from fovea.errors import FoveaError
+    from fovea.judging.harder import plan_corruptions
+
+    data = DigitsDataModule(num_workers=0, crop_ratio=0.8)
+    data.views = make_views("ten_crop", data.preprocessing, data.hflip)
+    assert plan_corruptions(data, None, [1]) == []
+    with pytest.raises(FoveaError, match="views=ten_crop: corruptions are defined for the centre"):
+        plan_corruptions(data, "fog", [1])
 
 
 def top1_of(weights, root, corruption, severity):

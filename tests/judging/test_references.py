@@ -1,5 +1,7 @@
 """What a reference stands for: one run, a file, a list, a folder of runs."""
 
+import shutil
+
 import pytest
 
 from fovea.errors import FoveaError
@@ -40,3 +42,13 @@ def test_one_that_is_missing_is_said_before_anything_is_done(outputs):
         find_checkpoints([str(outputs / "alone"), str(outputs / "alne")])
     with pytest.raises(FoveaError, match=r"no.*val"):
         find_predictions([str(outputs / "alone")], "val")
+
+
+def test_no_model_has_the_folder_of_another_or_a_name_of_the_overview(outputs):
+    names = ("ensemble", "report.html", "alone~2")
+    for name in names:
+        shutil.copytree(outputs / "alone", outputs / name)
+    given = [str(outputs / name) for name in ("alone", "alone", *names)]
+    found = find_checkpoints(given)
+    assert list(found) == ["alone", "alone~2", "ensemble~2", "report.html~2", "alone~2~2"]
+    assert list(found.values()) == given

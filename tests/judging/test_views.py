@@ -58,7 +58,8 @@ def crops_by_hand(views, picture):
     """Return the views of a PIL image, as a user of torchvision would write them."""
     image = v2.functional.pil_to_tensor(picture)
     if views == "ten_crop":
-        return v2.TenCrop(12)(v2.Resize(16, antialias=True)(image))
+        square = v2.CenterCrop(16)(v2.Resize(16, antialias=True)(image))
+        return v2.TenCrop(12)(square)
     if views == "flip":
         single = [v2.CenterCrop(12)(v2.Resize(16, antialias=True)(image))]
     else:
@@ -96,6 +97,25 @@ def test_own_views_are_all_combinations(photos):
     assert make_views(choice, preprocessing, hflip=True).count == 20
     names = {make_views(c, preprocessing, hflip=True).describe() for c in (choice, "ten_crop")}
     assert len(names) == 2, "other views have another description"
+
+
+@pytest.mark.parametrize(
+    ("choice", "name"),
+    [
+        ({"mirror": True}, "flip"),
+        ({"sizes": [], "crops": "center", "mirror": True}, "flip"),
+        ({"sizes": [16], "mirror": True}, "flip"),
+        ({"crops": "five", "mirror": True}, "ten_crop"),
+        ({"sizes": [15, 12, 14], "mirror": True}, "multi_scale"),
+        ({"sizes": [16]}, "center"),
+    ],
+)
+def test_the_same_views_are_described_alike(photos, choice, name):
+    preprocessing = data_of(photos).preprocessing
+    views = [make_views(made, preprocessing, hflip=True) for made in (choice, name)]
+    assert views[0] == views[1]
+    assert views[0].describe() == views[1].describe()
+    assert views[0].describe().startswith(name)
 
 
 @pytest.mark.parametrize(

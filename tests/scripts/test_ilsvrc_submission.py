@@ -218,3 +218,27 @@ def test_a_part_of_the_images_is_no_submission(devkit, saved, tmp_path, monkeypa
     assert status == 2
     assert "each of the 50,000 val images" in err
     assert "predictions of 60; the first that is missing: 61" in err
+
+
+@pytest.mark.parametrize(
+    ("devkit_text", "truth_text", "told"),
+    [
+        (b"n02119789 1 kit_fox\n", b"\x93\xff\x00", "truth.txt is not a text file"),
+        (b"\x93\xff\x00", b"1\n", "classes.txt is not a text file"),
+        (b"\n", b"1\n", "classes.txt is empty"),
+        (b"n02119789 \xc2\xb2 x\n", b"1\n", "classes.txt, line 1"),
+        (b"n02119789 1 a\nn02100735 1 b\n", b"1\n", "n02119789 and n02100735 have one"),
+        (b"n02119789 1 a\nn02119789 2 b\n", b"1\n", "n02119789 is there twice"),
+    ],
+)
+def test_files_that_are_no_classes_or_answers_are_named(
+    devkit_text, truth_text, told, tmp_path, monkeypatch, capsys
+):
+    classes, truth, guesses = (tmp_path / f"{n}.txt" for n in ("classes", "truth", "guesses"))
+    classes.write_bytes(devkit_text)
+    truth.write_bytes(truth_text)
+    guesses.write_text("1\n")
+    words = ("score", guesses, "--devkit", classes, "--truth", truth)
+    status, _, err = in_process(*words, m=monkeypatch, c=capsys)
+    assert status == 2
+    assert told in err

@@ -10,14 +10,16 @@ import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from fovea import console, run_folder
+from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
 from fovea.evaluation import Predictions
 from fovea.experiment import make_trainer, plain_config
 from fovea.judging.candidates import Candidate, build_candidate
+from fovea.judging.duplicates import Known
 from fovea.judging.judge import judge
 from fovea.judging.references import find_checkpoints
 from fovea.judging.remaking import load, load_all, load_val, remake
-from fovea.judging.reporting import headline, images_of_paths
+from fovea.judging.reporting import headline
 from fovea.judging.several import Outcome, finish, judge_each, judge_ensemble, load_kept
 from fovea.machine import devices
 from fovea.tracking import environment_record
@@ -67,12 +69,17 @@ def _evaluate_several(cfg: DictConfig, overrides: list[str], found: dict[str, st
     if devices.is_main_process():
         _begin(cfg, overrides, None)
 
+    known: Known = {}
+    data: ImageDataModule | None = None
+
     def judge_one(name: str) -> Predictions | None:
+        nonlocal data
         candidate = _build(cfg, found[name])
+        data = candidate.data
         if devices.is_main_process():
             log.info("\n%s", name)
             console.print_rows([*candidate.data.describe(), *candidate.rows])
-        return judge(candidate, trainer, folder / name)
+        return judge(candidate, trainer, folder / name, known)
 
     outcomes = list(judge_each(list(found), judge_one))
     if devices.is_main_process():
@@ -84,7 +91,7 @@ def _evaluate_several(cfg: DictConfig, overrides: list[str], found: dict[str, st
                     good,
                     lambda name, split: load_kept(folder, name, split),
                     cfg.split,
-                    images_of_paths,
+                    data,
                 )
             )
         _end_several(cfg, outcomes, cfg.split, ckpt=list(found.values()))
@@ -119,7 +126,7 @@ def _remake(cfg: DictConfig, overrides: list[str]) -> None:
 
     if cfg.ensemble:
         good = [outcome for outcome in outcomes if outcome.error is None]
-        outcomes.append(judge_ensemble(folder, good, kept, split, images_of_paths))
+        outcomes.append(judge_ensemble(folder, good, kept, split))
     _end_several(cfg, outcomes, split, predictions=[str(path) for path in files.values()])
 
 

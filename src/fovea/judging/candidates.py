@@ -10,13 +10,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from fovea.data import ImageDataModule
+from fovea.data import Corruption, ImageDataModule
 from fovea.data.imagenet import imagenet_classes
 from fovea.data.several_views import make_views
 from fovea.errors import FoveaError
 from fovea.experiment import build_data, build_model, build_node, preprocessing_of
 from fovea.inference import Checkpoint, read_checkpoint, restore_model
 from fovea.judging.classes import restrict_head
+from fovea.judging.harder import plan_corruptions
 from fovea.judging.predicting import weights_fingerprint
 from fovea.models import Backbone
 from fovea.tasks import ClassificationTask, Task
@@ -38,6 +39,7 @@ class Candidate:
         origin: what is noted with its predictions.
         reference: the run folder or checkpoint; None for published weights.
         val_is_fair: whether nothing in the val split can have been trained on.
+        plan: the corruptions to be judged under, too; see `plan_corruptions`.
     """
 
     config: DictConfig
@@ -47,6 +49,7 @@ class Candidate:
     origin: dict[str, Any] = field(default_factory=dict)
     reference: str | None = None
     val_is_fair: bool = True
+    plan: list[Corruption] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -58,8 +61,8 @@ def build_candidate(cfg: DictConfig, reference: str | None) -> Candidate:
     """Return the network of the checkpoint ``reference``, or the published one that ``cfg`` names.
 
     Raises:
-        FoveaError: nothing or too much to evaluate, classes that do not fit, a split or views that
-            the data does not have.
+        FoveaError: nothing or too much to evaluate, classes that do not fit, a split, views or
+            corruptions that the data does not have.
     """
     cfg = deepcopy(cfg)
     found = _published(cfg) if reference is None else _of_checkpoint(cfg, reference)
@@ -68,6 +71,7 @@ def build_candidate(cfg: DictConfig, reference: str | None) -> Candidate:
     found.data.views = make_views(choice, found.data.preprocessing, found.data.hflip)  # type: ignore[arg-type]
     if found.data.views.count > 1:
         found.rows.append(("views", found.data.views.describe()))
+    found.plan = plan_corruptions(found.data, cfg.corruptions, cfg.severities)
     return found
 
 

@@ -47,6 +47,11 @@ class Images(NamedTuple):
         """The images and their labels."""
         return self.data.splits[self.name]
 
+    @property
+    def fingerprint(self) -> str:
+        """Which images they are, under which labels."""
+        return self.data.split_fingerprints()[self.name]
+
     def image(self, index: int) -> Tensor:
         """Return the whole image of a sample, (3, h, w) uint8."""
         number = int(self.split.numbers[index])
@@ -84,8 +89,21 @@ def training_images(candidate: Candidate) -> Images:
     return Images(data, "train")
 
 
+Known = dict[tuple[str, str], Duplicates]
+"""What was found already, by the fingerprints of both splits."""
+
+
+def find_duplicates(judged: Images, trained: Images, known: Known) -> Duplicates:
+    """Return which judged images are in train, too: from ``known``, else found and put there."""
+    both = judged.fingerprint, trained.fingerprint
+    if both not in known:
+        finder = DuplicateFinder(judged.data.loader_processes(), judged.data.decode)
+        known[both] = finder.find(judged.split, trained.split)
+    return known[both]
+
+
 def report_duplicates(
-    predictions: Predictions, judged: Images, trained: Images, folder: Path
+    predictions: Predictions, judged: Images, trained: Images, folder: Path, known: Known
 ) -> tuple[Predictions, Section]:
     """Find the judged images that are in train, too; warn, and write a table and a sheet of them.
 
@@ -94,13 +112,13 @@ def report_duplicates(
         judged: the split.
         trained: on what.
         folder: gets duplicates.csv and duplicates.png.
+        known: see `find_duplicates`.
 
     Returns:
         the predictions, with the number of duplicates and the score without them noted, and a
         section for the report.
     """
-    finder = DuplicateFinder(judged.data.loader_processes(), judged.data.decode)
-    found = finder.find(judged.split, trained.split)
+    found = find_duplicates(judged, trained, known)
     table = duplicates_table(found, judged, trained)
     effect = effect_of_duplicates(predictions, [item.index for item in found.found])
     text = " ".join(filter(None, [effect.sentence(judged.name), found.left_out()]))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -18,19 +16,13 @@ from fovea.data import (
     read_real_labels,
     real_labels_of,
 )
-from fovea.data.corruptions import GROUPS
 from fovea.errors import FoveaError
 from fovea.evaluation import Predictions
-from fovea.evaluation.corruption_error import CLEAN, measured_row
 from fovea.evaluation.corruption_report import write_corruptions
 from fovea.evaluation.real_accuracy import real_accuracy
 from fovea.evaluation.sections import Section
 
-log = logging.getLogger("fovea")
-
 TABLE = "corruptions_by_severity.csv"
-
-_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 
 def plan_corruptions(
@@ -38,14 +30,17 @@ def plan_corruptions(
 ) -> list[Corruption]:
     """Return what is to be evaluated beside the data as they are, in the paper's order.
 
+    A data set of versions of which none was chosen shows the first of them from then on.
+
     Args:
-        data: that were distributed in corrupted versions, or are to be corrupted on the fly.
+        data: that were distributed in corrupted versions, or are to be corrupted on the fly; with
+            their ``views``.
         corruptions: names and groups, or ``all``. None: nothing, or, of a data set of versions of
             which none was chosen, those that are there.
         severities: of 1 to 5.
 
     Raises:
-        FoveaError: an unknown name; what is not there, or can't be made here.
+        FoveaError: an unknown name; what is not there or damaged, or can't be made here.
     """
     names = chosen_corruptions("all" if corruptions is None else corruptions)
     plan = [Corruption(name, severity) for name in names for severity in sorted(set(severities))]
@@ -53,7 +48,7 @@ def plan_corruptions(
         if corruptions is None:
             return []
         for corruption in plan:
-            corruption.check()
+            data.check_corruption(corruption)
         return plan
     if corruptions is None and data.chosen:
         return []
@@ -64,53 +59,31 @@ def plan_corruptions(
             f"{data.title} in {data.root} has no {lacking[0]}. Leave corruptions= out to evaluate "
             "what is there, or copy what is missing to its place."
         )
-    return [version for version in plan if version in there]
+    plan = [version for version in plan if version in there]
+    data.check_versions(plan)
+    if plan and not data.chosen:
+        data.show(plan[0])
+    return plan
 
 
-def measure_corruptions(
-    data: ImageDataModule,
-    plan: Sequence[Corruption],
-    predict: Callable[[], Predictions | None],
-    model: str,
-    seen: Predictions | None,
-) -> pd.DataFrame | None:
-    """Return a row for each corruption, see `corruption_table`; None on ranks other than 0.
+def read_measured(path: Path) -> pd.DataFrame | None:
+    """Return the long table in the file ``path``; None if there is none."""
+    if not path.is_file():
+        return None
+    return pd.read_csv(path).fillna({"unlike_imagenet_c": ""})
 
-    None as well where there is nothing to measure.
 
-    Every rank has to call this.
+def kept_corruptions(path: Path, predictions: Predictions) -> pd.DataFrame | None:
+    """Return what was measured under corruption along with kept predictions; None if nothing was.
 
     Args:
-        data: see `plan_corruptions`.
-        plan: in which order.
-        predict: has the network predict the split of ``data`` as they then are, on every rank.
-        model: name of the rows.
-        seen: what it said of the data as they are; None on the other ranks.
+        path: of the predictions; the table lies in the folder of the evaluation.
+        predictions: what is in it. Only of those that have scores under corruption there is one.
     """
-    stored = isinstance(data, StoredCorruptionsDataModule)
-    shown = data.version if isinstance(data, StoredCorruptionsDataModule) else None
-    rows: list[dict[str, Any]] = []
-    if seen is not None and not stored:
-        rows.append(measured_row(seen, model, CLEAN, CLEAN, 0))
-    for number, corruption in enumerate(plan, start=1):
-        found = seen
-        if corruption != shown:
-            with data.corrupting(corruption):
-                found = predict()
-        if found is None:
-            continue
-        group = _GROUP_OF[corruption.name]
-        rows.append(measured_row(found, model, group, corruption.name, corruption.severity))
-        words = (number, len(plan), corruption, rows[-1]["top1"])
-        log.info("  corruption %d/%d  %s: top1 %.4f", *words)
-    if seen is None or not plan:
+    start = f"{predictions.about['split']}/error_"
+    if not any(name.startswith(start) for name in predictions.about.get("metrics", {})):
         return None
-    return pd.DataFrame(rows).assign(imagenet=is_imagenet(data), made_here=not stored)
-
-
-def is_imagenet(data: ImageDataModule) -> bool:
-    """Return whether the classes of ``data`` are the 1000 of ImageNet-1k."""
-    return set(data.class_names) == set(imagenet_classes().values())
+    return read_measured(path.parent.parent / TABLE)
 
 
 def gather_corruptions(folder: Path, names: Sequence[str]) -> list[Section]:
@@ -120,8 +93,8 @@ def gather_corruptions(folder: Path, names: Sequence[str]) -> list[Section]:
         folder: of all models; that of each lies in it.
         names: of the models. One that was not judged under corruption is left out.
     """
-    files = {name: folder / name / TABLE for name in names}
-    tables = [pd.read_csv(f).assign(model=name) for name, f in files.items() if f.is_file()]
+    found = {name: read_measured(folder / name / TABLE) for name in names}
+    tables = [table.assign(model=name) for name, table in found.items() if table is not None]
     return write_corruptions(folder, pd.concat(tables, ignore_index=True)) if tables else []
 
 
@@ -166,3 +139,22 @@ def score_real_labels(predictions: Predictions, right: RightClasses | None) -> d
     chosen = [right[index] for index in predictions.indices.tolist()]
     scores = real_accuracy(predictions, chosen)
     return {f"{predictions.about['split']}/{name}": value for name, value in scores.items()}
+
+
+def real_section(metrics: Mapping[str, float]) -> list[Section]:
+    """Return what a report says of the scores with ReaL labels, by ``split/name``, if there are."""
+    scores = {name.partition("/")[2]: value for name, value in metrics.items()}
+    if "real_top1" not in scores:
+        return []
+    row = {
+        "ReaL top-1": scores["real_top1"],
+        "95 % from": scores["real_top1_low"],
+        "to": scores["real_top1_high"],
+        "images": int(scores["real_samples"]),
+    }
+    text = (
+        "Accuracy with the labels of Beyer et al. 2020, of which several may be right for an "
+        "image; images without any are left out."
+    )
+    shares = dict.fromkeys(("ReaL top-1", "95 % from", "to"), ".2%")
+    return [Section("ReaL labels", pd.DataFrame([row]), text=text, formats=shares)]

@@ -12,37 +12,37 @@ from fovea import run_folder
 from fovea.errors import FoveaError
 from fovea.evaluation import Predictions
 from fovea.judging.candidates import Candidate
+from fovea.judging.corrupted import measure_corruptions, with_corruptions
 from fovea.judging.cost import measure_cost
-from fovea.judging.duplicates import Images, report_duplicates, training_images
-from fovea.judging.harder import (
-    find_real_labels,
-    measure_corruptions,
-    plan_corruptions,
-    score_real_labels,
-)
+from fovea.judging.duplicates import Images, Known, report_duplicates, training_images
+from fovea.judging.harder import find_real_labels, score_real_labels
 from fovea.judging.predicting import predict_split
 from fovea.judging.reporting import images_of_data, keep, report, require_samples
 
 log = logging.getLogger("fovea")
 
 
-def judge(candidate: Candidate, trainer: lightning.Trainer, folder: Path) -> Predictions | None:
+def judge(
+    candidate: Candidate,
+    trainer: lightning.Trainer,
+    folder: Path,
+    known_duplicates: Known | None = None,
+) -> Predictions | None:
     """Return the predictions on the split that was asked for; keep them and write the report.
 
     Every rank has to call this; rank 0 gets the predictions and writes, the others get None.
 
     Args:
-        candidate: its ``config`` says ``split``, ``calibrate``, ``cost``, ``corruptions``,
-            ``severities``, ``real_labels`` and ``duplicates``.
+        candidate: its ``config`` says ``split``, ``calibrate``, ``cost``, ``real_labels`` and
+            ``duplicates``; it has a ``plan`` of corruptions.
         trainer: gives devices and precision.
         folder: of the report; ``predictions/`` in it gets the files.
+        known_duplicates: that were found for other networks; what is found is added.
 
     Raises:
-        FoveaError: not one image of the split could be read; corruptions or labels that are not
-            to be had.
+        FoveaError: not one image of the split could be read; labels that are not to be had.
     """
     cfg, data = candidate.config, candidate.data
-    plan = plan_corruptions(data, cfg.corruptions, cfg.severities)
     right = find_real_labels(data, cfg.split, cfg.real_labels)
     trained = training_images(candidate) if cfg.duplicates else None
 
@@ -51,23 +51,29 @@ def judge(candidate: Candidate, trainer: lightning.Trainer, folder: Path) -> Pre
 
     found = predict()
     val = _predict_val(candidate, trainer) if _wants_val(candidate) else None
-    measured = measure_corruptions(data, plan, predict, candidate.name, found)
+    for predictions in (found, val):  # before what takes 75 times as long
+        if candidate.plan and predictions:
+            keep(folder, predictions)
+    measured = measure_corruptions(candidate, predict, found, folder, trainer.world_size == 1)
     if found is None:
         return None
     require_samples(found)
+    found = with_corruptions(found, data, measured)
     metrics = {**found.about["metrics"], **score_real_labels(found, right)}
     found = dataclasses.replace(found, about={**found.about, "metrics": metrics})
     if cfg.cost:
         found = _with_cost(found, candidate, trainer)
     sections = []
     if trained is not None:
-        found, section = report_duplicates(found, Images(data, cfg.split), trained, folder)
+        known = {} if known_duplicates is None else known_duplicates
+        judged = Images(data, cfg.split)
+        found, section = report_duplicates(found, judged, trained, folder, known)
         sections.append(section)
     for predictions in (found, val):
         if predictions is not None:
             keep(folder, predictions)
     images_of = images_of_data(data, cfg.split)
-    report(folder, found, images_of, val=val, measured=measured, sections=sections)
+    report(folder, found, images_of, val=val, measured=measured.table, sections=sections)
     return found
 
 

@@ -40,7 +40,8 @@ def predict_split(
     Returns:
         predictions with ``paths`` and ``class_names``, and ``about`` with ``split``, ``data``,
         ``fingerprint``, ``views``, ``preprocessing``, ``metrics`` (as the task logged them, by
-        ``split/name``), ``seconds`` (of the pass, loading included) and, if there were any,
+        ``split/name``), ``seconds`` (of the pass, loading included, but
+        not the start of ranks) and, if there were any,
         ``unreadable`` (how many images were left out). None as well for a task without labels.
 
     Raises:
@@ -50,11 +51,14 @@ def predict_split(
     data.test_split = task.test_split = split
     # The caller says where the numbers go: as one more row of the curves they would mislead.
     loggers, trainer.loggers = trainer.loggers, []
-    began = time.monotonic()
-    with data.explaining_dead_workers(), explaining_out_of_memory(trainer, data):
-        trainer.test(task, datamodule=data, verbose=False)
-    seconds = time.monotonic() - began
-    trainer.loggers = loggers
+    watch = _Stopwatch()
+    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+    try:
+        with data.explaining_dead_workers(), explaining_out_of_memory(trainer, data):
+            trainer.test(task, datamodule=data, verbose=False)
+    finally:
+        trainer.callbacks.remove(watch)  # type: ignore[attr-defined]
+        trainer.loggers = loggers
     if task.predictions is None or not devices.is_main_process():
         return None
     about = _about(task.predictions, data, trainer, split)
@@ -62,8 +66,22 @@ def predict_split(
         task.predictions,
         paths=tuple(dataset.path(index) for index in task.predictions.indices.tolist()),
         class_names=tuple(task.class_names),
-        about={**about, "seconds": seconds, **(origin or {})},
+        about={**about, "seconds": watch.seconds, **(origin or {})},
     )
+
+
+class _Stopwatch(lightning.Callback):
+    """Takes the time of a pass: once ranks, network and data are there, until the scores are."""
+
+    seconds = 0.0
+
+    def on_test_start(self, *_: Any) -> None:
+        """Begin."""
+        self.seconds = -time.monotonic()
+
+    def on_test_end(self, *_: Any) -> None:
+        """End."""
+        self.seconds += time.monotonic()
 
 
 def _about(

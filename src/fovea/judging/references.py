@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from fovea import run_folder
@@ -11,6 +12,17 @@ from fovea.data.layout import natural_key
 from fovea.errors import FoveaError
 
 log = logging.getLogger("fovea")
+
+ENSEMBLE = "ensemble"
+
+_TAKEN = {
+    ENSEMBLE,
+    run_folder.PREDICTIONS,
+    *("report.html", "report.md", "table.csv"),
+    *("corruptions.csv", "corruptions_by_severity.csv", "corruptions.png"),
+    *("config.yaml", "overrides.yaml", "environment.json", "summary.json", "eval.log"),
+}
+"""What stands beside the models' folders in the folder of all of them."""
 
 
 def find_checkpoints(given: str | Sequence[str]) -> dict[str, str]:
@@ -23,7 +35,7 @@ def find_checkpoints(given: str | Sequence[str]) -> dict[str, str]:
     Raises:
         FoveaError: one of them is not there or has no checkpoint; nothing was computed yet.
     """
-    return _find(given, lambda reference: run_folder.checkpoint(reference))
+    return _find("ckpt", given, lambda reference: run_folder.checkpoint(reference))
 
 
 def find_predictions(given: str | Sequence[str], split: str) -> dict[str, str]:
@@ -36,24 +48,38 @@ def find_predictions(given: str | Sequence[str], split: str) -> dict[str, str]:
     Raises:
         FoveaError: one of them is not there or has no predictions on ``split``.
     """
-    found = _find(given, lambda reference: run_folder.predictions(reference, split))
+    found = _find("predictions", given, lambda ref: run_folder.predictions(ref, split))
     return {name: str(run_folder.predictions(path, split)) for name, path in found.items()}
 
 
-def _find(given: str | Sequence[str], locate: Callable[[str], Path]) -> dict[str, str]:
+def _find(key: str, given: str | Sequence[str], locate: Callable[[str], Path]) -> dict[str, str]:
     named: dict[str, str] = {}
     for reference in [given] if isinstance(given, str) else given:
         members = _members(Path(reference).expanduser(), locate)
         if not members:
+            _check_no_list(key, reference)
             locate(reference)  # says what is wrong with it
             members = [Path(reference).expanduser()]
         for path in members:
             name = _name(path)
             if len(members) > 1 or str(path) != str(Path(reference).expanduser()):
                 name = f"{Path(reference).resolve().name}-{path.name}"
-            number = 1 + sum(other.partition("~")[0] == name for other in named)
-            named[name if number == 1 else f"{name}~{number}"] = str(path)
+            named[_free(name, [*named, *_TAKEN])] = str(path)
     return named
+
+
+def _check_no_list(key: str, reference: str) -> None:
+    """Raise `FoveaError` if ``reference`` is several that are there, with commas between them."""
+    parts = [Path(part).expanduser() for part in reference.split(",")]
+    one = len(parts) == 1 or Path(reference).expanduser().exists()
+    if not one and all(part.exists() for part in parts):
+        raise FoveaError(f"A list stands in brackets: {key}=[{reference}]")
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return ``name``, with a number behind it if it is taken: ``ensemble~2``."""
+    numbered = (f"{name}~{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if free not in taken)
 
 
 def _members(folder: Path, locate: Callable[[str], Path]) -> list[Path]:

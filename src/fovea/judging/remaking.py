@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from fovea.errors import FoveaError
 from fovea.evaluation import Predictions
 from fovea.judging.ensemble import scores
+from fovea.judging.harder import kept_corruptions
 from fovea.judging.references import find_predictions
-from fovea.judging.reporting import images_of_paths, report, require_samples
+from fovea.judging.reporting import report, require_samples
+
+log = logging.getLogger("fovea")
 
 
 def load_all(given: str | Sequence[str], split: str) -> dict[str, Path]:
@@ -38,19 +42,26 @@ def load(path: Path, split: str) -> Predictions:
     """Return the predictions in ``path``, with their split and scores where a file lacks them."""
     found = Predictions.load(path)
     about = {"split": split, "ckpt": str(path), **found.about}
-    if "metrics" not in about and len(found):
+    if not about.get("metrics") and len(found):
         about["metrics"] = scores(found, about["split"])
     return dataclasses.replace(found, about=about)
 
 
 def load_val(path: Path, of: Predictions) -> Predictions | None:
-    """Return the val predictions beside the file ``path``, if they are of the same network."""
+    """Return the val predictions beside the file ``path``, if they are of the same network.
+
+    Both have to say which: by its ``weights``, or an ensemble by its ``members``.
+    """
     place = path.with_name("val.npz")
     if not place.is_file() or place == path:
         return None
     val = Predictions.load(place)
+    known = of.about.get("weights") or of.about.get("members")
     keys = ("weights", "views", "preprocessing", "members")
-    return val if all(val.about.get(key) == of.about.get(key) for key in keys) else None
+    if known and all(val.about.get(key) == of.about.get(key) for key in keys):
+        return val
+    log.info("Not used: %s, which does not say that it is of the same network.", place)
+    return None
 
 
 def remake(path: Path, split: str, folder: Path, calibrate: bool) -> Predictions:
@@ -68,5 +79,6 @@ def remake(path: Path, split: str, folder: Path, calibrate: bool) -> Predictions
     predictions = load(path, split)
     require_samples(predictions)
     val = load_val(path, predictions) if calibrate else None
-    report(folder, predictions, images_of_paths(predictions), val=val)
+    measured = kept_corruptions(path, predictions)
+    report(folder, predictions, val=val, measured=measured)
     return predictions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from fovea import run_folder
 from fovea.data import ImageDataModule
-from fovea.data.images import decode_image
+from fovea.data.images import UnreadableImage, decode_image
 from fovea.errors import FoveaError
 from fovea.evaluation import Predictions, write_report
 from fovea.evaluation.corruption_report import write_corruptions
 from fovea.evaluation.intervals import wilson
 from fovea.evaluation.sections import Section
+from fovea.judging.harder import real_section
 from fovea.machine.no_room import spared
 
 
@@ -30,7 +32,7 @@ def keep(folder: Path, predictions: Predictions) -> None:
 def report(
     folder: Path,
     predictions: Predictions,
-    images_of: Callable[[int], Tensor] | None,
+    images_of: Callable[[int], Tensor] | None = None,
     *,
     val: Predictions | None = None,
     measured: pd.DataFrame | None = None,
@@ -42,13 +44,17 @@ def report(
         folder: made if absent.
         predictions: with ``about`` as `predict_split` fills it, and perhaps ``cost`` in it, see
             `fovea.judging.cost`.
-        images_of: see `write_report`.
+        images_of: see `write_report`. None: the files that ``predictions`` name are shown, and
+            the report says so, as a file of predictions may name any.
         val: of the same network; see `write_report`.
         measured: what it scored under corruption, see `write_corruptions`.
         sections: what else belongs into the report.
     """
     about = dict(predictions.about)
     metrics, cost = about.pop("metrics", None), about.pop("cost", None)
+    if images_of is None and (images_of := images_of_paths(predictions)) is not None:
+        folder_of_all = os.path.commonpath([os.path.abspath(path) for path in predictions.paths])
+        about["pictures"] = f"of the files that the predictions name, in {folder_of_all}"
     shown = dataclasses.replace(predictions, about=about)
     with spared("The report", folder):
         corrupted = [] if measured is None else write_corruptions(folder, measured)
@@ -59,7 +65,7 @@ def report(
             images_of=images_of,
             metrics=metrics,
             cost=cost,
-            sections=[*corrupted, *sections],
+            sections=[*real_section(metrics or {}), *corrupted, *sections],
         )
 
 
@@ -75,9 +81,15 @@ def images_of_paths(predictions: Predictions) -> Callable[[int], Tensor] | None:
     None if not one of the files is there, as with images that were never files.
     """
     paths = dict(zip(predictions.indices.tolist(), predictions.paths, strict=False))
-    if not any(Path(path).is_file() for path in paths.values()):
+    if not any(os.path.isfile(path) for path in paths.values()):
         return None
-    return lambda index: decode_image(paths[index])
+
+    def read(index: int) -> Tensor:
+        if not os.path.isfile(paths[index]):  # to open a pipe would wait for ever
+            raise UnreadableImage(paths[index], "no such file, or no regular one")
+        return decode_image(paths[index])
+
+    return read
 
 
 def headline(predictions: Predictions) -> dict[str, str]:

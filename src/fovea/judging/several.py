@@ -8,21 +8,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from fovea import run_folder
+from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
 from fovea.evaluation import Predictions
 from fovea.evaluation.intervals import wilson
 from fovea.evaluation.sections import write_overview
 from fovea.judging.ensemble import average
 from fovea.judging.harder import gather_corruptions
-from fovea.judging.reporting import keep, report
+from fovea.judging.references import ENSEMBLE
+from fovea.judging.reporting import images_of_data, keep, report
+from fovea.machine import ranks
 from fovea.machine.no_room import spared
 
 log = logging.getLogger("fovea")
 
-ENSEMBLE = "ensemble"
+_HARDER = {
+    "real_top1": "ReaL top1",
+    "mce": "mCE",
+    "mean_ce": "mean CE",
+    "mean_corruption_error": "error under corruption",
+}
+"""Columns of the overview that are there if they were measured, by the score's name."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Outcome:
             "top5": scores.get("top5"),
             "balanced accuracy": scores.get("balanced_accuracy"),
             "loss": scores.get("loss"),
+            **{title: scores[name] for name, title in _HARDER.items() if name in scores},
             "parameters": self.cost.get("parameters"),
             "GFLOPs": None if flops is None else flops / 1e9,
             "images/s": self.cost.get("images_per_second"),
@@ -101,6 +109,8 @@ def judge_each(
         except FoveaError as error:
             log.error("%s failed: %s", name, error)
             yield Outcome(name, error=str(error))
+        # Rank 0 may have searched for duplicates, and the next model begins with a collective.
+        ranks.wait_for_main(f"judged {name}")
 
 
 def judge_ensemble(
@@ -108,7 +118,7 @@ def judge_ensemble(
     members: Sequence[Outcome],
     load: Callable[[str, str], Predictions | None],
     split: str,
-    images_of: Callable[[Predictions], Callable[[int], Tensor] | None],
+    data: ImageDataModule | None = None,
 ) -> Outcome:
     """Return what the mean of the members' probabilities comes to; its report is written.
 
@@ -117,7 +127,7 @@ def judge_ensemble(
         members: those that were judged.
         load: gives a member's predictions by its name and the split, None if there are none.
         split: that is reported.
-        images_of: see `reporting.images_of_paths`.
+        data: gives the pictures, if it has the images that were judged.
     """
     names = [member.name for member in members]
     about = {"run": f"{ENSEMBLE} of {', '.join(names)}", "ckpt": None, "members": names}
@@ -130,7 +140,10 @@ def judge_ensemble(
             val = average(_loaded(names, load, "val"), about)
             keep(folder / ENSEMBLE, val)
         keep(folder / ENSEMBLE, mean)
-        report(folder / ENSEMBLE, mean, images_of(mean), val=val)
+        images_of = None
+        if data and data.split_fingerprints().get(split) == mean.about.get("fingerprint"):
+            images_of = images_of_data(data, split)
+        report(folder / ENSEMBLE, mean, images_of, val=val)
     except FoveaError as error:
         log.error("%s failed: %s", ENSEMBLE, error)
         return Outcome(ENSEMBLE, error=str(error))
@@ -175,7 +188,7 @@ def finish(folder: Path, outcomes: Sequence[Outcome], split: str, **fields: Any)
     Raises:
         FoveaError: some model failed: names it, after everything is written.
     """
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    failed = [outcome.name for outcome in outcomes if outcome.error is not None]
     good = [outcome for outcome in outcomes if outcome.error is None]
     _write_overview(folder, outcomes, split)
     run_folder.write_summary(
@@ -188,10 +201,16 @@ def finish(folder: Path, outcomes: Sequence[Outcome], split: str, **fields: Any)
     for outcome in good:
         log.info("  %s", outcome_line(outcome, split))
     if failed:
+        count = len(failed) - (ENSEMBLE in failed)
+        what = f"{count} of {_models(outcomes)} models" if count else "The mean of them"
         raise FoveaError(
-            f"{len(failed)} of {len(outcomes)} models could not be judged: "
-            + "; ".join(f"{outcome.name}: {outcome.error}" for outcome in failed)
+            f"{what} could not be judged; why stands above and in the report: {', '.join(failed)}"
         )
+
+
+def _models(outcomes: Sequence[Outcome]) -> int:
+    """Return how many models these are, of which the ensemble is none."""
+    return sum(outcome.name != ENSEMBLE for outcome in outcomes)
 
 
 def _write_overview(folder: Path, outcomes: Sequence[Outcome], split: str) -> None:
@@ -202,12 +221,13 @@ def _write_overview(folder: Path, outcomes: Sequence[Outcome], split: str) -> No
             "The models were judged on different images, so their scores can't be compared. "
             "data=… gives all of them the same."
         )
-    shares = dict.fromkeys(("top1", "95 % from", "to", "top5", "balanced accuracy"), ".2%")
+    top = ("top1", "95 % from", "to", "top5", "balanced accuracy")
+    shares = dict.fromkeys((*top, *_HARDER.values()), ".2%")
     with spared("The overview", folder):
         write_overview(
             folder,
             [outcome.row() for outcome in outcomes],
-            f"{len(outcomes)} models on {split}",
+            f"{_models(outcomes)} models on {split}",
             text="The interval is of the share of right predictions (95 %, Wilson). A multiply-add "
             "is two operations; images/s is of the network alone.",
             folders=[None if outcome.error else outcome.name for outcome in outcomes],

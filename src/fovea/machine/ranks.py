@@ -19,6 +19,8 @@ import torch
 from lightning import Trainer
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from torch import distributed
+from torch.distributed import distributed_c10d
 
 from fovea import console, run_folder
 from fovea.checkpoints import generations
@@ -32,6 +34,7 @@ _PARENT = "FOVEA_RANK_ZERO_PID"
 _POLL = 0.5
 _GRACE = 10.0
 """Seconds that a rank gets to end by itself, with a message of its own, once another has failed."""
+_LONG = timedelta(days=7)
 _ASKED_TO_STOP = {
     TEMPORARY_FAILURE: TEMPORARY_FAILURE,
     -signal.SIGTERM: TEMPORARY_FAILURE,
@@ -60,6 +63,23 @@ def watch_over(trainer: Trainer, folder: Path, timeout: float) -> None:
     if isinstance(launcher, _SubprocessScriptLauncher):
         strategy._launcher = _WatchedLauncher(launcher, folder)
         _end_with_rank_zero()
+
+
+def wait_for_main(done: str) -> None:
+    """Return on rank 0 at once, on the others when rank 0 has called this, too, however late.
+
+    For work of rank 0 that may take longer than a collective operation waits.
+
+    Args:
+        done: name of the work, another one each time.
+    """
+    if not distributed.is_initialized():
+        return
+    store, key = distributed_c10d._get_default_store(), f"fovea/{done}"
+    if distributed.get_rank() == 0:
+        store.set(key, "")
+    else:
+        store.wait([key], _LONG)  # raises if rank 0, who keeps the store, has died
 
 
 class _WatchedLauncher(_SubprocessScriptLauncher):
