@@ -126,6 +126,15 @@ def explain_dead_worker(
             they tell what happened. Those that died are waited for, so that nothing is raised on
             their account afterwards.
     """
+    try:
+        return _explanation(error, paths, workers)
+    except RuntimeError:  # torch tells of the death at any moment, so perhaps here; but once
+        return _explanation(error, paths, workers)
+
+
+def _explanation(
+    error: BaseException, paths: Sequence[str], workers: Sequence[BaseProcess]
+) -> FoveaError | None:
     said = "\n".join(_chain(error))
     signal_name = None if _FULL in said else _end_of_worker(error, said, workers)
     if _FULL in said:
