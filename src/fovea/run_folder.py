@@ -52,11 +52,7 @@ def checkpoint(reference: str | Path, which: str = "best") -> Path:
     if path.is_file():
         return path.resolve()
     if not path.is_dir():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, siblings) or _newest(path.parent)
-        raise FoveaError(
-            f"{reference}: no such checkpoint or run folder (looked in {Path.cwd()}).{hint}"
-        )
+        raise _missing(reference, "checkpoint or run folder")
     for name in (which, "best", "last"):
         for folder in (path / CHECKPOINTS, path):
             if found := generations.existing(folder / f"{name}.ckpt"):
@@ -81,12 +77,7 @@ def predictions(reference: str | Path, split: str) -> Path:
     if path.is_file():
         return path.resolve()
     if not path.is_dir():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, siblings) or _newest(path.parent)
-        raise FoveaError(
-            f"{reference}: no such run folder or file of predictions (looked in {Path.cwd()})."
-            + hint
-        )
+        raise _missing(reference, "run folder or file of predictions")
     found = path / PREDICTIONS / f"{split}.npz"
     if found.is_file():
         return found.resolve()
@@ -96,6 +87,14 @@ def predictions(reference: str | Path, split: str) -> Path:
         f"{reference} holds no predictions on '{split}'{others and f', only on {others}'}. "
         f"To make them: python src/eval.py ckpt={run} split={split}"
     )
+
+
+def _missing(reference: str | Path, what: str) -> FoveaError:
+    """Return what to say of a ``reference`` that is nowhere, with what it may have meant."""
+    path = Path(reference).expanduser()
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, siblings) or _newest(path.parent)
+    return FoveaError(f"{reference}: no such {what} (looked in {Path.cwd()}).{hint}")
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -1,7 +1,5 @@
 import dataclasses
-import runpy
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
@@ -10,20 +8,10 @@ import yaml
 from fovea.data import DigitsDataModule
 from fovea.evaluation import Predictions
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
-
 
 @pytest.fixture
-def compare(monkeypatch, capsys):
-    """Return a function that runs the script and returns (status, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        return ended.value.code, *capsys.readouterr()
-
-    return run
+def compare(script):
+    return partial(script, "compare")
 
 
 def make_run(folder, seed, lr, skill, fingerprint=None):

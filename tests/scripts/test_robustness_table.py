@@ -1,27 +1,15 @@
 """``scripts/robustness_table.py``: models by test sets, out of the reports of evaluations."""
 
 import json
-import runpy
-import sys
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "robustness_table.py"
-
 
 @pytest.fixture
-def table(monkeypatch, capsys):
-    """Return a function that runs the script and returns (status, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        return ended.value.code, *capsys.readouterr()
-
-    return run
+def table(script):
+    return partial(script, "robustness_table")
 
 
 def leave(folder, model, data, top1, split="test", fingerprint="f", **scores):

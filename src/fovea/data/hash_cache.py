@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fovea.data.index import cache_folder
+from fovea.data.index import cache_folder, write_whole
 from fovea.data.sources import FileSource
 from fovea.data.splits import Split
 
@@ -110,14 +109,7 @@ def _load(file: Path | None) -> NDArray[np.uint64]:
 
 def _write(file: Path, rows: NDArray[np.uint64]) -> None:
     """Keep ``rows``, whole or not at all; where that cannot be, go on without."""
-    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}.part")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as stream:
-                np.save(stream, rows)
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(file, lambda stream: np.save(stream, rows))
     except OSError as error:
         logger.debug("the hashes are not kept: %s", error)

@@ -75,8 +75,8 @@ class ImageNetTestDataModule(ImageDataModule):
     - ``sketch``: sketches of all classes (Wang et al. 2019, "Learning robust global
       representations by penalizing local predictive power").
 
-    The classes of A and R are those 200 alone: see `use_class_order` for what that means for a
-    network of 1000.
+    The classes of A and R are those 200 alone: of a network of 1000 the other outputs are left out
+    when it is judged.
 
     Args:
         root: folder of the class folders, or one that holds nothing else but that folder.

@@ -15,12 +15,12 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,24 @@ def cache_folder() -> Path | None:
         return Path(given or f"{base}/fovea").expanduser().absolute()
     except RuntimeError:  # a user without a home
         return None
+
+
+def write_whole(file: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Have ``write`` fill ``file``, which is there whole or not at all; its folder is made.
+
+    Several processes may write the same file at the same time.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}.part")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open("wb") as stream:
+            write(stream)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def list_images(root: Path, prefix: str, classes: Sequence[str]) -> Index:
@@ -197,16 +215,13 @@ def _stamps(folder: Path, names: Sequence[str]) -> dict[str, list[int] | None]:
 def _write(file: Path, index: Index) -> None:
     """Keep ``index``, whole or not at all; where that cannot be, go on without."""
     header = {"format": FORMAT, "classes": index.classes, "stamps": index.stamps}
-    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}.part")
+
+    def write(stream: BinaryIO) -> None:
+        text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+        np.savez(stream, header=text, paths=index.paths)
+
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as stream:
-                text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-                np.savez(stream, header=text, paths=index.paths)
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(file, write)
     except OSError as error:
         logger.debug("the index is not kept: %s", error)
 
