@@ -142,14 +142,18 @@ class _Model(_Section):
     library: Literal["torchvision", "timm"] = _ABSENT
     stem: Literal["auto", "standard", "small"] = _ABSENT
     drop_path: Fraction = _ABSENT
+    blurpool: bool = _ABSENT
+    zero_init_residual: bool = _ABSENT
     head: OfKnownClass[_Head] = _ABSENT
 
 
 class _Task(_Section):
     loss: Literal["cross_entropy", "bce"]
     label_smoothing: Fraction
+    target_threshold: Fraction | None = _ABSENT
     class_weights: Literal["auto"] | dict[Any, PositiveFloat] | None = _ABSENT
     layer_decay: Share
+    no_decay: Literal["norms_and_biases", "norms", "nothing"] | list[str] = _ABSENT
 
 
 class _AnyOptimizer(_Section):
@@ -162,12 +166,15 @@ class _Optimizer(_AnyOptimizer):
     momentum: Fraction = _ABSENT
     nesterov: bool = _ABSENT
     max_grad_norm: PositiveFloat | None = _ABSENT
+    trust_coeff: PositiveFloat = _ABSENT
 
 
 class _Scheduler(_Section):
     warmup_epochs: Epochs = _ABSENT
     warmup_steps: NonNegativeInt | None = _ABSENT
     warmup_start_factor: Probability = _ABSENT
+    by_epoch: bool = _ABSENT
+    from_start: bool = _ABSENT
     start_factor: Probability = _ABSENT
     final_factor: Probability = _ABSENT
     peak: Annotated[float, Gt(0), Lt(1)] = _ABSENT
@@ -183,6 +190,8 @@ class _EarlyStopping(_Section):
 class _Average(_Section):
     decay: Fraction = _ABSENT
     every_n_steps: PositiveInt = _ABSENT
+    batch_size: PositiveInt = _ABSENT
+    warmup_epochs: Epochs = _ABSENT
 
 
 class _Spikes(_Section):

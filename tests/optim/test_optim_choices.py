@@ -30,7 +30,7 @@ def build(group: str, choice: str) -> Any:
 
 
 def test_the_choices_are_these() -> None:
-    assert choices("optimizer") == ["adamw", "lamb", "sgd"]
+    assert choices("optimizer") == ["adamw", "lamb", "lars", "sgd"]
     assert choices("scheduler") == ["constant", "cosine", "linear", "onecycle", "step"]
     assert choices("freeze") == ["gradual", "head_only", "lp_ft", "none"]
 
@@ -53,7 +53,7 @@ def test_optimizers_move_weights_and_spare_biases_the_decay(choice: str) -> None
     decay = make.keywords["weight_decay"]
     groups = param_groups(net.named_parameters(), names, make.keywords["lr"], decay)
     optimizer = make(groups)
-    assert decay > 0
+    assert (decay > 0) == (choice != "lars")  # a linear probe's
     assert [group["weight_decay"] for group in optimizer.param_groups] == [decay, 0.0]
     before = [parameter.detach().clone() for parameter in net.parameters()]
     net["head"](torch.ones(1, 2)).sum().backward()

@@ -1,7 +1,9 @@
 """What moves the weights: parameter groups, freeze schedule, learning rates, weight averaging."""
 
 from fovea.optim.averaging import AveragedWeights
+from fovea.optim.decay_rules import NoDecay, decay_rule
 from fovea.optim.freeze import BoundFreeze, FreezeSchedule, restart_untouched_groups
+from fovea.optim.lars import Lars
 from fovea.optim.param_groups import assign_stages, layer_scales, param_groups
 from fovea.optim.rates import LearningRates, count_steps
 from fovea.optim.schedules import (
@@ -12,6 +14,7 @@ from fovea.optim.schedules import (
     Schedule,
     StepSchedule,
 )
+from fovea.optim.torchvision_average import TorchvisionAverage
 
 __all__ = [
     "AveragedWeights",
@@ -19,13 +22,17 @@ __all__ = [
     "ConstantSchedule",
     "CosineSchedule",
     "FreezeSchedule",
+    "Lars",
     "LearningRates",
     "LinearSchedule",
+    "NoDecay",
     "OneCycleSchedule",
     "Schedule",
     "StepSchedule",
+    "TorchvisionAverage",
     "assign_stages",
     "count_steps",
+    "decay_rule",
     "layer_scales",
     "param_groups",
     "restart_untouched_groups",

@@ -51,6 +51,10 @@ class AveragedWeights(WeightAveraging):
         self.every_n_steps = every_n_steps
         self._swapped = False
 
+    def share_kept(self, updates: int) -> float:
+        """Return the share of the average that the next update keeps, after ``updates``."""
+        return ema_decay(updates, self.decay, self.every_n_steps)
+
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Return whether the optimiser step with this number from 0 is followed by an update."""
         return step_idx is not None and (step_idx + 1) % self.every_n_steps == 0
@@ -123,6 +127,6 @@ class AveragedWeights(WeightAveraging):
         if not averages[0].is_floating_point():
             torch._foreach_copy_(averages, currents)
             return
-        keep = ema_decay(int(updates), self.decay, self.every_n_steps)
+        keep = self.share_kept(int(updates))
         # lerp leaves equal values as they are; keep * average + (1 - keep) * current need not.
         torch._foreach_lerp_(averages, currents, 1 - keep)

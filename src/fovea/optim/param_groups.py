@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
+
+Decays = Callable[[str, nn.Parameter], bool]
+"""Whether weight decay applies to a parameter, by its name and itself."""
 
 
 def assign_stages(
@@ -66,6 +69,7 @@ def param_groups(
     layer_decay: float = 1.0,
     no_decay_names: Collection[str] = (),
     split_by: Mapping[str, Hashable] | None = None,
+    decay_rule: Decays | None = None,
 ) -> list[dict[str, Any]]:
     """Return the groups to build an optimiser from: every parameter in exactly one of them.
 
@@ -80,6 +84,8 @@ def param_groups(
         layer_decay: factor on ``lr`` from one stage to the one below it; see `layer_scales`.
         no_decay_names: parameters that never decay, besides biases and 1-d ones.
         split_by: parameters with different values never share a group.
+        decay_rule: decides which parameters decay, in place of `decays`; see
+            `fovea.optim.decay_rule`.
 
     Returns:
         Dictionaries with ``name`` (for logs), ``params`` (list of (name, parameter)), ``lr`` and
@@ -93,7 +99,10 @@ def param_groups(
     members: dict[tuple[float, bool, Hashable], list[str]] = {}
     for name, parameter in parameters.items():
         stage = stage_of[name]
-        decayed = decays(name, parameter, no_decay_names)
+        if decay_rule is None:
+            decayed = decays(name, parameter, no_decay_names)
+        else:
+            decayed = decay_rule(name, parameter)
         key = (scales[stage], decayed, split_by[name] if split_by else None)
         if key not in groups:
             groups[key] = {

@@ -47,11 +47,14 @@ class WarmupSchedule(Schedule):
             rise longer than the run is cut to the run.
         warmup_steps: the same in optimiser steps; set, it stands instead of ``warmup_epochs``.
         warmup_start_factor: factor of step 0.
+        by_epoch: the factor changes between epochs only: each step has that of the first step of
+            its epoch, as in the references of torchvision and timm.
     """
 
     warmup_epochs: float | str = 0.0
     warmup_steps: int | None = None
     warmup_start_factor: float = 0.01
+    by_epoch: bool = False
 
     def __post_init__(self) -> None:
         check_epochs(self.warmup_epochs, "scheduler.warmup_epochs")
@@ -69,6 +72,8 @@ class WarmupSchedule(Schedule):
     def factor(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """Return the factor at ``step``; see `Schedule.factor`."""
         rise = self.warmup(total_steps, steps_per_epoch)
+        if self.by_epoch:
+            step -= step % steps_per_epoch
         if step < rise:
             return self.warmup_start_factor + (1 - self.warmup_start_factor) * step / rise
         return self.after_warmup(min(step, total_steps), rise, total_steps, steps_per_epoch)
@@ -77,11 +82,13 @@ class WarmupSchedule(Schedule):
         """Return one line for the summary of a run."""
         rise = self.warmup(total_steps, steps_per_epoch)
         shape = self.describe_shape(total_steps, steps_per_epoch)
+        if self.by_epoch:
+            shape += ", changing between epochs only"
         return f"{rise} steps of warm-up, then {shape}" if rise else shape
 
     @abstractmethod
     def after_warmup(self, step: int, rise: int, total_steps: int, steps_per_epoch: int) -> float:
-        """Return the factor at ``rise <= step <= total_steps``; 1 at ``step == rise``."""
+        """Return the factor at ``rise <= step <= total_steps``, where the rise is over."""
 
     @abstractmethod
     def describe_shape(self, total_steps: int, steps_per_epoch: int) -> str:
@@ -106,10 +113,17 @@ class CosineSchedule(WarmupSchedule):
     """Half a cosine from 1 down to ``final_factor``, which it reaches as the run ends.
 
     Source: Loshchilov and Hutter 2017 (SGDR), eq. 5 without restarts; equal to torch's
-    ``CosineAnnealingLR(T_max=total_steps - warm-up)``.
+    ``CosineAnnealingLR(T_max=total_steps - warm-up)``, and with ``from_start`` to timm's
+    ``CosineLRScheduler(t_initial=total_steps)``, whose ``warmup_prefix`` is off by default.
+
+    Attributes:
+        final_factor: where it ends.
+        from_start: the curve begins with the run, and the warm-up stands in place of its first
+            part; else it begins, from 1, where the warm-up ends.
     """
 
     final_factor: float = 0.0
+    from_start: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,7 +131,8 @@ class CosineSchedule(WarmupSchedule):
 
     def after_warmup(self, step: int, rise: int, total_steps: int, steps_per_epoch: int) -> float:
         """Return ``final + (1 - final) * (1 + cos(pi * t)) / 2``, t from 0 to 1."""
-        passed = (step - rise) / max(total_steps - rise, 1)
+        begin = 0 if self.from_start else rise
+        passed = (step - begin) / max(total_steps - begin, 1)
         return self.final_factor + (1 - self.final_factor) * (1 + math.cos(math.pi * passed)) / 2
 
     def describe_shape(self, total_steps: int, steps_per_epoch: int) -> str:

@@ -21,9 +21,11 @@ from fovea.optim import (
     BoundFreeze,
     FreezeSchedule,
     LearningRates,
+    NoDecay,
     Schedule,
     assign_stages,
     count_steps,
+    decay_rule,
     param_groups,
     restart_untouched_groups,
 )
@@ -52,6 +54,7 @@ class Task(lightning.LightningModule):
         freeze: None trains everything.
         layer_decay: factor on the learning rate from one stage to the one below; see
             `fovea.optim.layer_scales`.
+        no_decay: what weight decay spares; see `fovea.optim.decay_rule`.
         compile: whether to compile backbone and head, or the name of a ``torch.compile`` backend.
         channels_last: whether to keep the weights of the backbone in channels_last.
         seed: of dropout, stochastic depth and the like.
@@ -78,6 +81,7 @@ class Task(lightning.LightningModule):
         schedule: Schedule | None = None,
         freeze: FreezeSchedule | None = None,
         layer_decay: float = 1.0,
+        no_decay: NoDecay = "norms_and_biases",
         compile: bool | str = False,
         channels_last: bool = False,
         seed: int = 0,
@@ -89,6 +93,7 @@ class Task(lightning.LightningModule):
         self.schedule = schedule
         self.freeze_schedule = freeze or TRAIN_EVERYTHING
         self.layer_decay = layer_decay
+        self.no_decay: NoDecay = no_decay
         self.compile_backend = "inductor" if compile is True else compile
         self.channels_last = channels_last
         self.seed = seed
@@ -136,6 +141,9 @@ class Task(lightning.LightningModule):
             rows.append(("schedule", self.schedule.describe(total, steps_per_epoch)))
         if self.layer_decay != 1:
             rows.append(("layer decay", f"{self.layer_decay:g} a stage, from the head down"))
+        if self.no_decay != "norms_and_biases":
+            spared = self.no_decay if isinstance(self.no_decay, str) else ", ".join(self.no_decay)
+            rows.append(("no decay", spared.replace("_", " ")))
         if self.compile_backend:
             rows.append(("compile", str(self.compile_backend)))
         if max_epochs:
@@ -300,15 +308,15 @@ class Task(lightning.LightningModule):
         """Return the parameter groups; in `setup`, since FSDP flattens parameters later on."""
         if self.make_optimizer is None or self.schedule is None:
             raise FoveaError("Training needs an optimizer and a schedule, and one was not given.")
-        no_decay = self.backbone.no_weight_decay()  # type: ignore[operator]
+        names = {f"backbone.{name}" for name in self.backbone.no_weight_decay()}  # type: ignore[operator]
         return param_groups(
             self.named_parameters(),
             self.parts(),
             lr=self._optimizer_setting("lr"),
             weight_decay=self._optimizer_setting("weight_decay", 0.0),
             layer_decay=self.layer_decay,
-            no_decay_names={f"backbone.{name}" for name in no_decay},
             split_by=freeze.histories(),
+            decay_rule=decay_rule(self, self.no_decay, names),
         )
 
     def _optimizer_setting(self, name: str, default: float | None = None) -> float:

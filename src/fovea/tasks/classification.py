@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from fovea.evaluation import ClassificationMetrics, PredictionCollector
 from fovea.evaluation.averaging import average_views
-from fovea.optim import FreezeSchedule, Schedule
+from fovea.optim import FreezeSchedule, NoDecay, Schedule
 from fovea.tasks.base import Task
 from fovea.tasks.losses import ClassificationLoss, LossName, make_class_weights
 from fovea.types import Batch
@@ -30,6 +30,7 @@ class ClassificationTask(Task):
         class_names: K names, in the order of the labels.
         loss: see `fovea.tasks.losses.ClassificationLoss`.
         label_smoothing: in [0, 1).
+        target_threshold: of ``bce``; see `ClassificationLoss`.
         class_weights: None, "auto", or weights by class name; see `make_class_weights`.
         class_counts: training samples of each class, for ``class_weights``.
 
@@ -48,9 +49,11 @@ class ClassificationTask(Task):
         freeze: FreezeSchedule | None = None,
         loss: LossName = "cross_entropy",
         label_smoothing: float = 0.0,
+        target_threshold: float | None = None,
         class_weights: Literal["auto"] | Mapping[str, float] | None = None,
         class_counts: Sequence[int] | None = None,
         layer_decay: float = 1.0,
+        no_decay: NoDecay = "norms_and_biases",
         compile: bool | str = False,
         channels_last: bool = False,
         seed: int = 0,
@@ -62,6 +65,7 @@ class ClassificationTask(Task):
             schedule=schedule,
             freeze=freeze,
             layer_decay=layer_decay,
+            no_decay=no_decay,
             compile=compile,
             channels_last=channels_last,
             seed=seed,
@@ -70,7 +74,7 @@ class ClassificationTask(Task):
         self.class_names = [str(name) for name in class_names]
         assert len(self.class_names) == num_classes, "class_names and num_classes disagree"
         weights = make_class_weights(class_weights, self.class_names, class_counts)
-        self.loss = ClassificationLoss(loss, label_smoothing, weights)
+        self.loss = ClassificationLoss(loss, label_smoothing, weights, target_threshold)
         self.val_metrics = ClassificationMetrics(num_classes, prefix="val/")
         self.test_metrics = ClassificationMetrics(num_classes, prefix="test/")
         self.collector = PredictionCollector()

@@ -27,12 +27,19 @@ class ClassificationLoss(nn.Module):
         class_weights: (K,) weight of each class. Their weighted losses are averaged over samples as
             they are, not divided by the weights in the batch as torch does: so a batch has the same
             gradient however it is divided among devices.
+        target_threshold: of ``bce``: targets above it, smoothed and mixed as they are, become 1 and
+            all others 0, so that both classes of a mixed image count as present (timm's
+            ``--bce-target-thresh``). None: targets stay as they are.
     """
 
     weights: Tensor | None
 
     def __init__(
-        self, name: LossName, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+        self,
+        name: LossName,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+        target_threshold: float | None = None,
     ) -> None:
         super().__init__()
         if name not in ("cross_entropy", "bce"):
@@ -45,7 +52,13 @@ class ClassificationLoss(nn.Module):
             raise FoveaError(
                 f"task.label_smoothing is {label_smoothing!r}: it takes a share in [0, 1)."
             )
+        if target_threshold is not None and (name != "bce" or not 0 <= target_threshold < 1):
+            raise FoveaError(
+                f"task.target_threshold is {target_threshold!r}: it takes a share in [0, 1), with "
+                "task.loss=bce."
+            )
         self.name = name
+        self.target_threshold = target_threshold
         self.label_smoothing = label_smoothing
         self.register_buffer("weights", class_weights, persistent=False)
 
@@ -70,6 +83,8 @@ class ClassificationLoss(nn.Module):
         soft = F.one_hot(labels, classes).float() if targets is None else targets.float()
         weight = 1.0 if self.weights is None else soft @ self.weights
         soft = soft * (1 - self.label_smoothing) + self.label_smoothing / classes
+        if self.target_threshold is not None:
+            soft = soft.gt(self.target_threshold).float()
         losses = F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(dim=1)
         return losses * weight
 
@@ -86,6 +101,8 @@ class ClassificationLoss(nn.Module):
         text = self.name.replace("_", "-")
         if self.label_smoothing:
             text += f", label smoothing {self.label_smoothing:g}"
+        if self.target_threshold is not None:
+            text += f", targets 1 above {self.target_threshold:g}, else 0"
         if self.weights is not None:
             least, most = float(self.weights.min()), float(self.weights.max())
             text += f", class weights {least:.3g} to {most:.3g}"
