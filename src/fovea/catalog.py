@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 
@@ -47,6 +48,9 @@ def help_text(command: str) -> str:
     for group, choices in groups().items():
         if group not in used:
             continue
+        if group == "experiment":
+            lines += _names_only(group, choices)
+            continue
         default = used[group].strip("[]")
         for i, choice in enumerate(choices):
             mark = "*" if choice == default else " "
@@ -57,6 +61,15 @@ def help_text(command: str) -> str:
         "* default. All keys and values: --cfg job. Sweeps: -m. Own YAML files: --config-dir DIR",
     ]
     return "\n".join(lines)
+
+
+def _names_only(group: str, choices: list[str]) -> list[str]:
+    """Return the choices of a group that has too many for a line each."""
+    text = ", ".join(choices) + f": each described at the head of conf/{group}/<name>.yaml"
+    return textwrap.wrap(
+        text, 100, initial_indent=f"{group + '=':<13}", subsequent_indent=" " * 13,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _about(path: Path) -> str:

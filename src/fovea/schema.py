@@ -24,7 +24,9 @@ _KNOWN_CLASSES = (
     r"|fovea\.tracking\.(wandb_logger|ProgressBar)|fovea\.watching\.\w+|torch\.optim\.\w+"
     r"|timm\.optim\.Lamb|lightning\.pytorch\.callbacks\.\w+"
 )
+_TIMM_POLICY = r"^rand-[-\w.]+$"
 PATTERNS = {
+    _TIMM_POLICY: "timm's words such as rand-m9-mstd0.5-inc1",
     _CLOCK: "days:hours:minutes:seconds such as 00:12:00:00",
     _PERCENT: "a share of the run such as 5%",
     _CUDA: "cuda:N",
@@ -32,7 +34,7 @@ PATTERNS = {
 }
 
 
-def _rise(values: list[float]) -> list[float]:
+def _rise(values: list[Any]) -> list[Any]:
     if values != sorted(values):
         raise ValueError("the smaller number first")
     return values
@@ -120,7 +122,11 @@ class _Augment(_Section):
     flip: Probability
     rotate: Annotated[float, Ge(0), Le(180)]
     translate: Probability
-    policy: Literal["randaug", "trivialaug"] | None
+    policy: (
+        Literal["randaug", "trivialaug"]
+        | Annotated[str, pydantic.StringConstraints(pattern=_TIMM_POLICY)]
+        | None
+    )
     magnitude: Annotated[int, Ge(0), Le(30)]
     num_ops: PositiveInt
     color_jitter: NonNegativeFloat
@@ -128,6 +134,11 @@ class _Augment(_Section):
     cutout: NonNegativeInt
     mixup: NonNegativeFloat
     cutmix: NonNegativeFloat
+    size: PositiveInt | None = _ABSENT
+    start_size: PositiveInt | None = _ABSENT
+    grow: Annotated[list[NonNegativeInt], Len(2, 2), pydantic.AfterValidator(_rise)] | None = (
+        _ABSENT
+    )
 
 
 class _Head(_Section):

@@ -26,7 +26,7 @@ def test_the_usual_rule_is_timms():
     for name in ("resnet18", "test_vit"):
         net = timm.create_model(name)
         spared = net.no_weight_decay() if hasattr(net, "no_weight_decay") else set()
-        groups = param_groups_weight_decay(net, 0.1, spared)
+        groups = param_groups_weight_decay(net, 0.1, no_weight_decay_list=spared)
         decayed = [group for group in groups if group["weight_decay"] == 0.1]
         expected = named(net, [p for group in decayed for p in group["params"]])
         assert decaying(net, "norms_and_biases", spared) == expected

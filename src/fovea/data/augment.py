@@ -10,21 +10,21 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from fovea.data.batch_augment import cut_out, erase_rectangles, flip_and_shift, jitter_colour
-from fovea.data.decoding import Picture
+from fovea.data.seeded_steps import SeededSteps
 from fovea.data.settings import check_choice
+from fovea.data.timm_policy import POLICIES, TimmPolicy, check_policy
+from fovea.data.train_size import TrainSize
 from fovea.data.views import EvaluationView, RandomResizedCrop, View, whole_view
 from fovea.errors import FoveaError
 from fovea.types import Preprocessing
 
 Crop = Literal["auto", "resized", "pad", "none"]
-Policy = Literal["randaug", "trivialaug"]
 BatchMix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 SMALL_IMAGE = 64
 """Up to this side in pixels ``crop=auto`` pads and shifts; above it crops and resizes."""
 
 _CROPS = ("auto", "resized", "pad", "none")
-_POLICIES = ("randaug", "trivialaug")
 
 
 class Augment:
@@ -45,7 +45,8 @@ class Augment:
         rotate: up to so many degrees, either way.
         translate: up to this share of the side, each axis.
         policy: ``randaug`` (RandAugment, Cubuk et al. 2020, arXiv 1909.13719) or ``trivialaug``
-            (TrivialAugmentWide, Mueller and Hutter 2021, arXiv 2103.10158), as in torchvision.
+            (TrivialAugmentWide, Mueller and Hutter 2021, arXiv 2103.10158), as in torchvision; or
+            timm's RandAugment in its own words, such as ``rand-m9-mstd0.5-inc1``: see `TimmPolicy`.
         magnitude: of RandAugment, 0 to 30.
         num_ops: RandAugment's operations an image.
         color_jitter: brightness, contrast and saturation change by a factor within 1 -/+ this.
@@ -55,6 +56,10 @@ class Augment:
             DeVries and Taylor 2017, arXiv 1708.04552).
         mixup: alpha of Beta(alpha, alpha); 0 for none (Zhang et al. 2018, arXiv 1710.09412).
         cutmix: alpha of Beta(alpha, alpha); 0 for none (Yun et al. 2019, arXiv 1905.04899).
+        size: side in pixels of training images, with ``resized`` alone; None: evaluation's. For
+            it, ``start_size`` and ``grow`` see `TrainSize`.
+        start_size: of the first epochs.
+        grow: (first, last) epoch in which the side grows.
 
     Raises:
         FoveaError: naming the key, for values outside their range.
@@ -68,7 +73,7 @@ class Augment:
         flip: float = 0.5,
         rotate: float = 0.0,
         translate: float = 0.0,
-        policy: Policy | None = None,
+        policy: str | None = None,
         magnitude: int = 9,
         num_ops: int = 2,
         color_jitter: float = 0.0,
@@ -76,6 +81,9 @@ class Augment:
         cutout: int = 0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        size: int | None = None,
+        start_size: int | None = None,
+        grow: tuple[int, int] | None = None,
     ) -> None:
         self.crop = crop
         self.scale = (float(scale[0]), float(scale[1]))
@@ -91,12 +99,19 @@ class Augment:
         self.cutout = cutout
         self.mixup = mixup
         self.cutmix = cutmix
+        epochs = None if grow is None else (int(grow[0]), int(grow[1]))
+        self.train_size = TrainSize(size, start_size, epochs)
         self._check()
 
     def _check(self) -> None:
         check_choice("augment.crop", self.crop, _CROPS)
         if self.policy is not None:
-            check_choice("augment.policy", self.policy, _POLICIES)
+            check_policy(self.policy)
+        if self.train_size.given and self.crop not in ("auto", "resized"):
+            raise FoveaError(
+                f"augment.crop={self.crop}: only random resized crops have a size of their own. "
+                "Set augment.crop=resized, or data.image_size for all images."
+            )
         for key in ("flip", "erase", "translate"):
             _check_range(key, getattr(self, key), 0, 1)
         _check_range("magnitude", self.magnitude, 0, 30)
@@ -115,6 +130,8 @@ class Augment:
         """Return what ``crop`` is for images of this side: ``auto`` decided."""
         if self.crop != "auto":
             return self.crop
+        if self.train_size.given:
+            return "resized"
         return "resized" if image_size > SMALL_IMAGE else "pad"
 
     @property
@@ -122,21 +139,34 @@ class Augment:
         """Whether the loader has more to do with an image than to cut it out."""
         return bool(self.rotate or self.translate or self.policy)
 
-    def view(self, preprocessing: Preprocessing, held: bool = False) -> View:
+    def view(self, preprocessing: Preprocessing, held: bool = False, epoch: int = 0) -> View:
         """Return what the loader makes of a picture: (C, H, W) uint8.
 
         Args:
             preprocessing: of the network.
             held: the pictures are what evaluation sees already.
+            epoch: counted from 0.
         """
         size = preprocessing.image_size
         crop: View = whole_view if held else EvaluationView(preprocessing)
         if self.resolved_crop(size) == "resized":
             mode = preprocessing.interpolation
+            size = self.train_size.at(size, epoch)
             crop = RandomResizedCrop(size, self.scale, self.ratio, mode)
         if not self.per_image:
             return crop
         return SeededSteps(crop, v2.Compose(self._image_steps(size)))
+
+    def at_epoch(
+        self, preprocessing: Preprocessing, epoch: int
+    ) -> tuple[View, tuple[int, int, int]]:
+        """Return `view` in an epoch of random crops that grow, and the (C, H, W) that it gives.
+
+        A function of the epoch alone, which the loader gets with each batch: the same on every
+        rank, in every worker, and after a resume.
+        """
+        side = self.train_size.at(preprocessing.image_size, epoch)
+        return self.view(preprocessing, epoch=epoch), (preprocessing.channels, side, side)
 
     def _image_steps(self, size: int) -> list[torch.nn.Module]:
         steps: list[torch.nn.Module] = []
@@ -150,6 +180,8 @@ class Augment:
             steps.append(v2.RandAugment(self.num_ops, self.magnitude, interpolation=bilinear))
         elif self.policy == "trivialaug":
             steps.append(v2.TrivialAugmentWide(interpolation=bilinear))
+        elif self.policy is not None:
+            steps.append(TimmPolicy(self.policy, size))
         return steps
 
     def on_device(
@@ -191,7 +223,8 @@ class Augment:
         crop = self.resolved_crop(image_size)
         low, high = self.scale
         words = {
-            "resized": f"random crop of {low:g}-{high:g} of the area to {image_size}",
+            "resized": f"random crop of {low:g}-{high:g} of the area to "
+            + self.train_size.describe(image_size),
             "pad": f"pad {_padding(image_size)} and crop {image_size}",
             "none": "",
         }
@@ -202,6 +235,7 @@ class Augment:
             f"shift {self.translate:g}" if self.translate else "",
             f"RandAugment({self.num_ops}, {self.magnitude})" if self.policy == "randaug" else "",
             "TrivialAugment" if self.policy == "trivialaug" else "",
+            f"timm's {self.policy}" if self.policy and self.policy not in POLICIES else "",
             f"colour {self.color_jitter:g}" if self.color_jitter else "",
             f"erase {self.erase:g}" if self.erase else "",
             f"cutout {self.cutout}" if self.cutout else "",
@@ -209,28 +243,6 @@ class Augment:
             f"cutmix {self.cutmix:g}" if self.cutmix else "",
         ]
         return ", ".join(part for part in parts if part) or "none"
-
-
-class SeededSteps:
-    """A view, then steps that draw from torch's CPU generator, which is seeded for them.
-
-    Only that generator, and it is put back: ``torch.manual_seed`` would also reset the GPU's.
-    """
-
-    def __init__(self, view: View, steps: v2.Transform) -> None:
-        self.view = view
-        self.steps = steps
-
-    def __call__(self, picture: Picture, seed: int, place: Tensor | None = None, /) -> Tensor:
-        """Return (C, H, W) uint8, elsewhere than in ``place``."""
-        image = self.view(picture, seed)
-        state = torch.get_rng_state()
-        try:
-            torch.default_generator.manual_seed(seed)
-            changed: Tensor = self.steps(image)
-        finally:
-            torch.set_rng_state(state)
-        return changed
 
 
 def _padding(image_size: int) -> int:

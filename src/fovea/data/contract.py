@@ -6,6 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -316,6 +317,11 @@ class ImageData(ABC):
         else:
             view = self._evaluation_view(held is not None, views)
         channels, height, width = preprocessing.image_shape
+        growth = None
+        if training and self.augment.resolved_crop(height) == "resized":
+            height = width = self.augment.train_size.largest(height)
+            if self.augment.train_size.grow is not None:
+                growth = partial(self.augment.at_epoch, preprocessing)
         return ImageDataset(
             split.source if held is None else held,
             split.numbers if held is None else torch.arange(len(split)),
@@ -328,6 +334,7 @@ class ImageData(ABC):
             # Pixels that are to be corrupted are needed before the batch is on its device.
             "auto" if self.decode == "gpu" and not training and self.corruption else self.decode,
             channels,
+            growth,
         )
 
     def _evaluation_view(self, held: bool, views: Views) -> View:

@@ -46,6 +46,8 @@ class ImageDataset(Dataset[Batch]):
         on_bad_image: ``error`` raises instead.
         decode: see `fovea.data.decoding.open_picture`.
         channels: of an image. None: C; less where several views of it stand behind each other.
+        growth: view and ``image_shape`` by epoch, where they change between epochs; the arguments
+            are then those of the largest images.
 
     Attributes:
         journal: of the loader that reads it.
@@ -64,6 +66,7 @@ class ImageDataset(Dataset[Batch]):
         on_bad_image: OnBadImage = "error",
         decode: Decode = "auto",
         channels: int | None = None,
+        growth: Callable[[int], tuple[View, tuple[int, int, int]]] | None = None,
     ) -> None:
         self.source = source
         self.numbers = numbers
@@ -75,6 +78,7 @@ class ImageDataset(Dataset[Batch]):
         self.training = training
         self.on_bad_image = on_bad_image
         self.decode = decode
+        self.growth = growth
         self.journal = Journal(0)
         self.slots: BatchSlots | None = None
 
@@ -114,6 +118,7 @@ class ImageDataset(Dataset[Batch]):
         Raises:
             UnreadableImage: with ``on_bad_image=error``, naming the file.
         """
+        self._enter(keys[0].epoch)
         seeds = self._seeds(keys)
         images, places = self._memory(len(keys))
         parts, shown, indices = self._samples(keys, seeds, places)
@@ -125,13 +130,20 @@ class ImageDataset(Dataset[Batch]):
             images = UndecodedImages(parts, self.view)
         return Batch(images, labels, recorded, seeds=seeds if self.training else None)
 
-    def remake(self, indices: Tensor, seeds: Tensor) -> Tensor:
+    def _enter(self, epoch: int) -> None:
+        """Take up the view of ``epoch``."""
+        if self.growth is not None:
+            self.view, self.image_shape = self.growth(epoch)
+
+    def remake(self, indices: Tensor, seeds: Tensor, epoch: int = 0) -> Tensor:
         """Return the images (B, C, H, W) uint8 of a batch that training had, once more.
 
         Args:
             indices: (B,) int64, as in `Batch`.
             seeds: (B,) int64, as in `Batch`.
+            epoch: counted from 0.
         """
+        self._enter(epoch)
         numbers = [index if index >= 0 else unreadable_index(index) for index in indices.tolist()]
         pixels = empty_batch(len(numbers), self.image_shape)
         self._samples([SampleKey(number) for number in numbers], seeds, pixels.unbind())
@@ -274,7 +286,9 @@ class ImageLoader(DataLoader[Batch]):
         channels, height, width = dataset.image_shape
         shape = (sampler.local_batch_size, height, width, channels)
         dataset.journal = Journal(num_workers)
-        dataset.slots = None if dataset.decode == "gpu" else make_slots(num_workers, shape)
+        # Places are of one shape.
+        changing = dataset.decode == "gpu" or dataset.growth is not None
+        dataset.slots = None if changing else make_slots(num_workers, shape)
         self.images = dataset
         # An own generator, because a loader draws its workers' base seed from torch's global one
         # otherwise, and so moves the dropout of the run it feeds.

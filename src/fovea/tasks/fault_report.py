@@ -54,7 +54,9 @@ def _largest(row: dict[str, Any]) -> float:
     return 0.0 if row["min"] is None else max(-row["min"], row["max"])
 
 
-def save_batch(path: Path, micro_batches: Sequence[dict[str, Tensor]], dataset: Any) -> None:
+def save_batch(
+    path: Path, micro_batches: Sequence[dict[str, Tensor]], dataset: Any, epoch: int
+) -> None:
     """Write a rank's batch as plain tensors, for ``torch.load(path, weights_only=True)``.
 
     ``images`` (n, C, H, W) uint8 as the loader gave them, at most `MAX_BATCH_BYTES`; for all
@@ -66,6 +68,7 @@ def save_batch(path: Path, micro_batches: Sequence[dict[str, Tensor]], dataset: 
         micro_batches: ``indices``, ``labels`` and ``seeds`` of each, (b,) int64.
         dataset: of the training loader, to make the images once more; they are left out if it
             can't.
+        epoch: counted from 0.
     """
     names = micro_batches[0].keys()
     content = {name: torch.cat([m[name] for m in micro_batches]).cpu() for name in names}
@@ -74,7 +77,8 @@ def save_batch(path: Path, micro_batches: Sequence[dict[str, Tensor]], dataset: 
     if hasattr(dataset, "remake") and "seeds" in content:
         image_bytes = torch.Size(dataset.image_shape).numel()
         count = max(1, MAX_BATCH_BYTES // image_bytes)
-        content["images"] = dataset.remake(content["indices"][:count], content["seeds"][:count])
+        first = (content[name][:count] for name in ("indices", "seeds"))
+        content["images"] = dataset.remake(*first, epoch)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
 

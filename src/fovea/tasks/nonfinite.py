@@ -205,7 +205,7 @@ class NonFiniteGuard(Callback):
         stem = self.folder / "nan" / f"step_{step.number}"
         batch = stem.with_name(f"{stem.name}_rank{trainer.global_rank}.pt")
         with spared("The batch", batch):
-            fault_report.save_batch(batch, step.micro_batches, dataset)
+            fault_report.save_batch(batch, step.micro_batches, dataset, task.current_epoch)
         report = {
             "step": step.number,
             "seen_at_step": trainer.global_step,
