@@ -14,6 +14,7 @@ from fovea.config import check
 from fovea.experiment import build_data, build_model, compose
 
 CONF = config_dir()
+TRANSFERS = {"resnet50_transfer", "vit_b16_transfer"}
 CHOICES = [(group, choice) for group, choices in groups().items() for choice in choices]
 
 
@@ -31,7 +32,9 @@ def test_every_choice_composes_and_its_keys_are_parameters(group, choice):
         words = [f"{group}=[{choice}]"]
     if (group, choice) == ("model", "timm"):
         words.append("model.name=resnet18")
-    words += ["data.root=photos"] if choice in {"folder", "shards", "transfer_to_folder"} else []
+    needs_root = {"folder", "shards", "transfer_to_folder"} | TRANSFERS
+    words += ["data.root=photos"] if choice in needs_root else []
+    words += ["model.weights=mae.pth"] if choice == "vit_b16_mae" else []
     cfg = compose_checked("train", words)
     check(cfg, "train")
     cfg.paths.run = "here"

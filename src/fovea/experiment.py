@@ -29,6 +29,7 @@ from fovea.errors import FoveaError, did_you_mean
 from fovea.machine import devices, ranks
 from fovea.machine.accumulation import AgreedAccumulation, find_accumulation
 from fovea.models import Backbone, load_weights, weights_preprocessing
+from fovea.recipes import Built, document_rows
 from fovea.safety import redaction, targets
 from fovea.tasks import NonFiniteGuard, Task
 from fovea.tracking import EpochLines, MetricsCSV, environment_record
@@ -253,7 +254,32 @@ def _build(cfg: DictConfig, resume_step: int | None) -> Experiment:
         )
     epochs, steps = cfg.trainer.max_epochs, steps_per_epoch(trainer, data)
     rows = [*data.describe(), *model_rows, *task.describe(epochs, steps)]
+    rows += _document_rows(cfg, data, task, trainer)
     return Experiment(data, task, trainer, rows, steps)
+
+
+def _document_rows(
+    cfg: DictConfig, data: ImageDataModule, task: Task, trainer: lightning.Trainer
+) -> list[tuple[str, str]]:
+    """Return rows on what the recipe's document promises, and in what the run differs from it."""
+    if cfg.get("expected") is None:
+        return []
+    size = data.image_shape[-1]
+    resized = data.augment.resolved_crop(size) == "resized"
+    built = Built(
+        epochs=cfg.trainer.max_epochs,
+        global_batch=data.batch_size,
+        train_size=data.augment.train_size.largest(size) if resized else size,
+        eval_size=size,
+        eval_resize=data.preprocessing.resize,
+        classes=data.num_classes,
+        train_images=data.split_sizes["train"],
+        parameters=sum(parameter.numel() for parameter in task.parameters()),
+        weights=None if cfg.model.weights is None else str(cfg.model.weights),
+    )
+    normed = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in task.modules())
+    share = data.per_device_batch(trainer.world_size, trainer.accumulate_grad_batches)
+    return document_rows(_resolved(cfg.expected), built, share if normed else None)
 
 
 def _find_accumulation(cfg: DictConfig, task: Task, data: ImageDataModule) -> bool:

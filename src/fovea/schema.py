@@ -25,7 +25,9 @@ _KNOWN_CLASSES = (
     r"|timm\.optim\.Lamb|lightning\.pytorch\.callbacks\.\w+"
 )
 _TIMM_POLICY = r"^rand-[-\w.]+$"
+_METRIC = r"^(val|test)/\w+$"
 PATTERNS = {
+    _METRIC: "a metric of val or test such as val/top1",
     _TIMM_POLICY: "timm's words such as rand-m9-mstd0.5-inc1",
     _CLOCK: "days:hours:minutes:seconds such as 00:12:00:00",
     _PERCENT: "a share of the run such as 5%",
@@ -317,7 +319,47 @@ class _Sweep(_Section):
     space: dict[str, Any]
 
 
+class _Document(BaseModel):
+    """A part of what a recipe says of its source: what is not listed is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _Result(_Document):
+    metric: Annotated[str, pydantic.StringConstraints(pattern=_METRIC)]
+    value: Probability
+    spread: NonNegativeFloat | None  # standard deviation over seeds; null: not published
+    seeds: PositiveInt | None  # how many runs the value is the mean of; null: not published
+
+
+class _Variant(_Document):
+    overrides: Annotated[list[str], Len(1)]
+    epochs: PositiveInt
+    hours: PositiveFloat | None
+    results: Annotated[list[_Result], Len(1)]
+
+
+class _Expected(_Document):
+    source: str
+    results: Annotated[list[_Result], Len(1)]
+    views: Literal["center", "flip"]  # of the published evaluation
+    epochs: PositiveInt
+    global_batch: PositiveInt
+    devices: PositiveInt | None  # that shared it; null: not published
+    train_size: PositiveInt
+    eval_size: PositiveInt
+    eval_resize: PositiveInt
+    classes: PositiveInt
+    train_images: PositiveInt
+    parameters: PositiveInt
+    weights: str | None  # what it begins from, in words; null: random
+    hardware: str | None
+    hours: PositiveFloat | None
+    variants: dict[str, _Variant] | None
+
+
 class _Train(_Section):
+    expected: _Expected | None = _ABSENT
     data: _Data
     augment: OfKnownClass[_Augment]
     model: _Model

@@ -1,0 +1,234 @@
+"""The ledger: what recipes promise against what runs of them reached."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from omegaconf import OmegaConf
+
+from fovea import runs
+from fovea.arguments import compose_checked
+from fovea.catalog import groups
+from fovea.recipes.overrides import changed
+from fovea.runs.record import read_mapping
+from fovea.runs.settings import Settings, flatten, parse_settings
+
+NOT_TRIED = "unverified here"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the ledger.
+
+    Attributes:
+        recipe: its name.
+        variant: "" or the name of a variant of it.
+        metric: such as ``val/top1``.
+        expected: its published value.
+        spread: of that, over seeds; None: not published.
+        run: id of the run; None: none was found.
+        reached: by the run; None: nothing.
+        verdict: in words; "reproduced" and "not reached" are said only of whole, unchanged runs.
+        changes: what makes the run another recipe.
+    """
+
+    recipe: str
+    variant: str
+    metric: str
+    expected: float
+    spread: float | None
+    run: str | None
+    reached: float | None
+    verdict: str
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe with a document, or one of its variants.
+
+    Attributes:
+        name: of the file in conf/experiment.
+        variant: "" or its name.
+        document: the document, with what the variant says in its place.
+        settings: flat, of the whole composed configuration.
+    """
+
+    name: str
+    variant: str
+    document: Mapping[str, Any]
+    settings: Settings
+
+
+def recipes() -> list[Recipe]:
+    """Return all recipes that say what is to be expected of them, each followed by its variants."""
+    found = []
+    for name in groups()["experiment"]:
+        base = _compose(name, "", [])
+        if base is None:
+            continue
+        found.append(base)
+        for variant, said in (base.document["variants"] or {}).items():
+            composed = _compose(name, str(variant), list(said["overrides"]))
+            assert composed is not None
+            document = {**base.document, **said}
+            found.append(Recipe(name, str(variant), document, composed.settings))
+    return found
+
+
+def _compose(name: str, variant: str, overrides: Sequence[str]) -> Recipe | None:
+    cfg = compose_checked("train", [f"experiment={name}", *overrides])
+    cfg.paths.run = "here"
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    document = plain.get("expected")
+    return None if document is None else Recipe(name, variant, document, flatten(plain))
+
+
+def ledger(folder: str | Path) -> tuple[list[Entry], list[str]]:
+    """Return the entries of all recipes, and a line for each run folder that can't be read.
+
+    Raises:
+        FoveaError: there is no such folder.
+    """
+    table = runs.load(folder)
+    known = recipes()
+    entries: dict[tuple[str, str], list[Entry]] = {(r.name, r.variant): [] for r in known}
+    broken = []
+    for row in table.to_dict("records"):
+        if _is_text(row["error"]) and row["state"] not in ("failed", "interrupted"):
+            broken.append(f"{row['id']}: {row['error']}")
+        if row["kind"] != "train" or not _is_text(row["overrides"]):
+            continue
+        chosen = re.findall(r"(?:^|\s)\+?experiment=(\S+)", row["overrides"])
+        candidates = [recipe for recipe in known if chosen and recipe.name == chosen[-1]]
+        settings = _settings(row["path"]) if candidates else None
+        if settings is None:
+            continue
+        best = min(candidates, key=lambda recipe: len(changed(recipe.settings, settings)))
+        entries[best.name, best.variant] += _entries(best, row, settings, table)
+    for recipe in known:
+        if not entries[recipe.name, recipe.variant]:
+            entries[recipe.name, recipe.variant] = [
+                _entry(recipe, result, None, None, NOT_TRIED)
+                for result in recipe.document["results"]
+            ]
+    return [entry for group in entries.values() for entry in group], broken
+
+
+def _settings(path: str) -> Settings | None:
+    """Return the run's flat settings, None where they can't be read: that is told already."""
+    try:
+        return parse_settings(Path(path, "config.yaml").read_text(), Path(path))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None
+
+
+def _entries(
+    recipe: Recipe, row: Mapping[str, Any], settings: Settings, table: pd.DataFrame
+) -> list[Entry]:
+    summary = _summary(row["path"])
+    changes = [
+        f"{key}={ours} (recipe: {theirs})"
+        for key, (theirs, ours) in changed(recipe.settings, settings).items()
+    ]
+    changes += _other_data(recipe.document, summary)
+    entries = []
+    for result in recipe.document["results"]:
+        reached, note = _reached(recipe.document, result["metric"], row, table)
+        images = _count(summary, result["metric"].partition("/")[0])
+        if changes:
+            verdict = "another recipe"
+        elif row["state"] != "finished":
+            verdict = f"{row['state']}, not counted"
+        elif reached is None:
+            verdict = f"not measured{note}"
+        else:
+            verdict = judge(result["value"], result["spread"], reached, images) + note
+        entries.append(_entry(recipe, result, row["id"], reached, verdict, tuple(changes)))
+    return entries
+
+
+def judge(expected: float, spread: float | None, reached: float, images: int | None) -> str:
+    """Return "reproduced" or by how much the run fell short.
+
+    Short by no more than two standard deviations is reproduced: of the published spread over seeds
+    or, where there is none, of the sampling of ``images`` evaluated images (binomial, of a set of
+    unknown size 50,000).
+    """
+    deviation = spread or math.sqrt(expected * (1 - expected) / (images or 50_000))
+    short = expected - reached
+    if short > 2 * deviation:
+        return f"not reached, short by {short:.4f}"
+    return "reproduced"
+
+
+def _reached(
+    document: Mapping[str, Any], metric: str, row: Mapping[str, Any], table: pd.DataFrame
+) -> tuple[float | None, str]:
+    """Return what the run reached, and a word on how that was measured.
+
+    Of the val split the last epoch counts: the best one was chosen by looking at it. Published with
+    other views than the centre, the value is that of an evaluation with them.
+    """
+    if document["views"] == "center":
+        name = f"last/{metric}" if metric.startswith("val/") else metric
+        return _number(row.get(name)), ""
+    for other in table[table["kind"] == "eval"].to_dict("records"):
+        settings = _settings(other["path"]) or {}
+        same = str(settings.get("ckpt", "")).rstrip("/").startswith(str(row["path"]))
+        if same and settings.get("views") == document["views"]:
+            return _number(other.get(metric)), f" ({document['views']} views)"
+    command = f"python src/eval.py ckpt={row['path']} split=val views={document['views']}"
+    return None, f": published with views={document['views']}, so type {command}"
+
+
+def _other_data(document: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """Return how the data of a run differs from the document's, as far as its summary tells."""
+    count = _count(summary, "train")
+    if count is None or count == document["train_images"]:
+        return []
+    return [f"{count:,} training images (recipe: {document['train_images']:,})"]
+
+
+def _summary(path: str) -> dict[str, Any]:
+    try:
+        return read_mapping((Path(path) / "summary.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _count(summary: Mapping[str, Any], split: str) -> int | None:
+    splits = summary.get("splits")
+    entry = splits.get(split) if isinstance(splits, Mapping) else None
+    count = entry.get("count") if isinstance(entry, Mapping) else None
+    return count if isinstance(count, int) else None
+
+
+def _entry(
+    recipe: Recipe,
+    result: Mapping[str, Any],
+    run: str | None,
+    reached: float | None,
+    verdict: str,
+    changes: tuple[str, ...] = (),
+) -> Entry:
+    return Entry(
+        recipe.name, recipe.variant, result["metric"], result["value"], result["spread"],
+        run, reached, verdict, changes,
+    )  # fmt: skip
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _number(value: Any) -> float | None:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if plain and math.isfinite(value) else None
