@@ -34,7 +34,6 @@ def test_every_choice_composes_and_its_keys_are_parameters(group, choice):
         words.append("model.name=resnet18")
     needs_root = {"folder", "shards", "transfer_to_folder"} | TRANSFERS
     words += ["data.root=photos"] if choice in needs_root else []
-    words += ["model.weights=mae.pth"] if choice == "vit_b16_mae" else []
     cfg = compose_checked("train", words)
     check(cfg, "train")
     cfg.paths.run = "here"

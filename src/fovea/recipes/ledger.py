@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 
 from fovea import runs
 from fovea.arguments import compose_checked
-from fovea.catalog import groups
+from fovea.catalog import config_dir, groups
 from fovea.recipes.overrides import changed
 from fovea.runs.record import read_mapping
 from fovea.runs.settings import Settings, flatten, parse_settings
@@ -58,37 +59,45 @@ class Recipe:
         name: of the file in conf/experiment.
         variant: "" or its name.
         document: the document, with what the variant says in its place.
-        settings: flat, of the whole composed configuration.
+        overrides: that make the variant of the recipe.
     """
 
     name: str
     variant: str
     document: Mapping[str, Any]
-    settings: Settings
+    overrides: tuple[str, ...] = ()
+
+    def settings(self) -> Settings:
+        """Return the whole configuration, flat."""
+        cfg = compose_checked("train", [f"experiment={self.name}", *self.overrides])
+        cfg.paths.run = "here"
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        return flatten(plain)
+
+    def changes(self, recipe: Settings, run: Settings) -> dict[str, tuple[Any, Any]]:
+        """Return what `changed` does; weights that the document begins from have to be given."""
+        found = changed(recipe, run)
+        if self.document["weights"] is not None:
+            if run.get("model.weights") is None:
+                found["model.weights"] = (self.document["weights"], None)
+            elif recipe.get("model.weights") is None:
+                found.pop("model.weights", None)
+        return found
 
 
 def recipes() -> list[Recipe]:
     """Return all recipes that say what is to be expected of them, each followed by its variants."""
     found = []
     for name in groups()["experiment"]:
-        base = _compose(name, "", [])
-        if base is None:
+        text = (config_dir() / "experiment" / f"{name}.yaml").read_text()
+        document = yaml.safe_load(text).get("expected")
+        if document is None:
             continue
-        found.append(base)
-        for variant, said in (base.document["variants"] or {}).items():
-            composed = _compose(name, str(variant), list(said["overrides"]))
-            assert composed is not None
-            document = {**base.document, **said}
-            found.append(Recipe(name, str(variant), document, composed.settings))
+        found.append(Recipe(name, "", document))
+        for variant, said in (document["variants"] or {}).items():
+            whole = {**document, **said}
+            found.append(Recipe(name, str(variant), whole, tuple(said["overrides"])))
     return found
-
-
-def _compose(name: str, variant: str, overrides: Sequence[str]) -> Recipe | None:
-    cfg = compose_checked("train", [f"experiment={name}", *overrides])
-    cfg.paths.run = "here"
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    document = plain.get("expected")
-    return None if document is None else Recipe(name, variant, document, flatten(plain))
 
 
 def ledger(folder: str | Path) -> tuple[list[Entry], list[str]]:
@@ -99,6 +108,7 @@ def ledger(folder: str | Path) -> tuple[list[Entry], list[str]]:
     """
     table = runs.load(folder)
     known = recipes()
+    settings_of = lru_cache(maxsize=None)(lambda number: known[number].settings())
     entries: dict[tuple[str, str], list[Entry]] = {(r.name, r.variant): [] for r in known}
     broken = []
     for row in table.to_dict("records"):
@@ -107,12 +117,14 @@ def ledger(folder: str | Path) -> tuple[list[Entry], list[str]]:
         if row["kind"] != "train" or not _is_text(row["overrides"]):
             continue
         chosen = re.findall(r"(?:^|\s)\+?experiment=(\S+)", row["overrides"])
-        candidates = [recipe for recipe in known if chosen and recipe.name == chosen[-1]]
-        settings = _settings(row["path"]) if candidates else None
+        numbers = [n for n, recipe in enumerate(known) if chosen and recipe.name == chosen[-1]]
+        settings = _settings(row["path"]) if numbers else None
         if settings is None:
             continue
-        best = min(candidates, key=lambda recipe: len(changed(recipe.settings, settings)))
-        entries[best.name, best.variant] += _entries(best, row, settings, table)
+        differing = {n: known[n].changes(settings_of(n), settings) for n in numbers}
+        best = min(numbers, key=lambda n: len(differing[n]))
+        found = _entries(known[best], row, differing[best], table)
+        entries[known[best].name, known[best].variant] += found
     for recipe in known:
         if not entries[recipe.name, recipe.variant]:
             entries[recipe.name, recipe.variant] = [
@@ -131,13 +143,13 @@ def _settings(path: str) -> Settings | None:
 
 
 def _entries(
-    recipe: Recipe, row: Mapping[str, Any], settings: Settings, table: pd.DataFrame
+    recipe: Recipe,
+    row: Mapping[str, Any],
+    differing: Mapping[str, tuple[Any, Any]],
+    table: pd.DataFrame,
 ) -> list[Entry]:
     summary = _summary(row["path"])
-    changes = [
-        f"{key}={ours} (recipe: {theirs})"
-        for key, (theirs, ours) in changed(recipe.settings, settings).items()
-    ]
+    changes = [f"{key}={ours} (recipe: {theirs})" for key, (theirs, ours) in differing.items()]
     changes += _other_data(recipe.document, summary)
     entries = []
     for result in recipe.document["results"]:

@@ -23,9 +23,6 @@ the seed, since a published number holds for any. Which images there are is told
 matter: model, weights, optimiser, schedule, task, freezing, augmentation, sizes, splits, epochs,
 limits, precision, what is monitored, and what happens to steps that are no numbers."""
 
-OPEN = "???"
-"""What a recipe leaves to be given."""
-
 
 def matters(key: str) -> bool:
     """Return whether the setting may change what a run reaches."""
@@ -41,11 +38,7 @@ def changed(recipe: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, tupl
     """
     keys = sorted({*recipe, *run})
     pairs = {key: (recipe.get(key), run.get(key)) for key in keys if matters(key)}
-    return {
-        key: (theirs, ours)
-        for key, (theirs, ours) in pairs.items()
-        if not _same(theirs, ours) and not (theirs == OPEN and ours is not None)
-    }
+    return {key: (theirs, ours) for key, (theirs, ours) in pairs.items() if not _same(theirs, ours)}
 
 
 def _same(theirs: Any, ours: Any) -> bool:
