@@ -52,6 +52,7 @@ def text(entries: list[Entry], changes: int, everything: bool) -> str:
     """
     rows = [("recipe", "metric", "expected", "reached", "verdict", "run")]
     notes: dict[int, list[str]] = {}
+    told: list[str | None] = []
     for entry in entries:
         if entry.variant and entry.verdict == NOT_TRIED and not everything:
             continue
@@ -62,7 +63,8 @@ def text(entries: list[Entry], changes: int, everything: bool) -> str:
         rows.append(
             (name, entry.metric, f"{entry.expected:.4f}{spread}", reached, entry.verdict, run)
         )
-        if entry.changes:
+        if entry.changes and (not told or told[-1] != entry.run):
+            told.append(entry.run)
             shown = entry.changes[: changes or None]
             more = len(entry.changes) - len(shown)
             notes[len(rows) - 1] = [*shown, *([f"and {more} more: --changes 0"] if more else [])]
