@@ -41,7 +41,16 @@ PLACE = (
     "tags",
 )
 # How it was started and what it is called.
-NO_MATTER = ("run_id", "group", "resume", "sweep", "launcher", "allow_targets")
+NO_MATTER = (
+    "run_id",
+    "group",
+    "resume",
+    "sweep",
+    "launcher",
+    "allow_targets",
+    "plan",
+    "hardware",
+)
 _WAIT_S = 300
 
 

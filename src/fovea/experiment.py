@@ -128,13 +128,19 @@ def build_nodes(nodes: Any, key: str) -> list[Any]:
 
 def build_data(cfg: DictConfig, weights_need: Preprocessing | None = None) -> ImageDataModule:
     """Return the data module of ``cfg.data``, prepared: its classes and shapes are known."""
+    data = unprepared_data(cfg, weights_need)
+    data.prepare()
+    return data
+
+
+def unprepared_data(cfg: DictConfig, weights_need: Preprocessing | None = None) -> ImageDataModule:
+    """Return the data module of ``cfg.data``, which has looked for nothing yet."""
     augment = build_node(cfg.augment, "augment") if cfg.get("augment") else None
     node = {key: value for key, value in cfg.data.items_ex() if key != "check"}
     redaction.check_complete(_resolved(node), "data")
     data: ImageDataModule = build_node(node, "data", augment=augment)
     if weights_need is not None:
         data.use_preprocessing(weights_need)
-    data.prepare()
     return data
 
 
@@ -219,18 +225,7 @@ def _build(cfg: DictConfig, resume_step: int | None) -> Experiment:
     )
     if resume_step is not None:
         model_rows[-1] = ("weights", "from the checkpoint")
-    task: Task = build_node(
-        cfg.task,
-        "task",
-        backbone=backbone,
-        head=head,
-        num_classes=data.num_classes,
-        class_names=data.class_names,
-        class_counts=data.class_counts("train"),
-        optimizer=build_node(cfg.optimizer, "optimizer"),
-        schedule=build_node(cfg.scheduler, "scheduler"),
-        freeze=build_node(cfg.freeze, "freeze"),
-    )
+    task = build_task(cfg, backbone, head, data.class_names, data.class_counts("train"))
     found = _find_accumulation(cfg, task, data)
     plain = redaction.redact(plain_config(cfg))
     record = {
@@ -282,6 +277,37 @@ def _document_rows(
     return document_rows(_resolved(cfg.expected), built, share if normed else None)
 
 
+def build_task(
+    cfg: DictConfig,
+    backbone: Backbone,
+    head: torch.nn.Module,
+    class_names: list[str],
+    class_counts: list[int],
+) -> Task:
+    """Return the task of ``cfg.task``, with the optimiser and the schedules of its run.
+
+    Args:
+        cfg: of the train command.
+        backbone: images -> features.
+        head: features -> what the task needs.
+        class_names: in label order.
+        class_counts: training images of each class.
+    """
+    task: Task = build_node(
+        cfg.task,
+        "task",
+        backbone=backbone,
+        head=head,
+        num_classes=len(class_names),
+        class_names=class_names,
+        class_counts=class_counts,
+        optimizer=build_node(cfg.optimizer, "optimizer"),
+        schedule=build_node(cfg.scheduler, "scheduler"),
+        freeze=build_node(cfg.freeze, "freeze"),
+    )
+    return task
+
+
 def _find_accumulation(cfg: DictConfig, task: Task, data: ImageDataModule) -> bool:
     """Write a number in place of ``trainer.accumulate_grad_batches=auto``; return if it was that.
 
@@ -309,8 +335,19 @@ def _amend_accumulation(folder: Path, plain: dict[str, Any], number: int) -> Non
 def steps_per_epoch(trainer: lightning.Trainer, data: ImageDataModule) -> int:
     """Return the optimiser steps of an epoch, limits on the number of batches included."""
     accumulate = trainer.accumulate_grad_batches
-    batches = data.split_sizes["train"] // data.batch_size * accumulate
     limit = getattr(trainer, "overfit_batches", 0) or trainer.limit_train_batches
+    return count_steps(data.split_sizes["train"] // data.batch_size, accumulate, limit)
+
+
+def count_steps(global_batches: int, accumulate: int, limit: float | None) -> int:
+    """Return the optimiser steps of an epoch.
+
+    Args:
+        global_batches: whole ones, that the epoch's images make.
+        accumulate: micro-batches of a step.
+        limit: on the micro-batches of an epoch: a number (int), a share (float), or None.
+    """
+    batches = global_batches * accumulate
     if isinstance(limit, float):
         batches = int(batches * limit)
     elif limit is not None:

@@ -257,6 +257,20 @@ class _Checkpoint(_Section):
     keep: PositiveInt
 
 
+# Stated here as well as in fovea.planning, which needs torch; a test compares them.
+Gpu = Literal[
+    "v100_16gb", "v100_32gb", "t4", "rtx2080ti", "a100_40gb", "a100_80gb", "a10", "a6000",
+    "rtx3090", "rtx4090", "l4", "l40s", "h100_80gb", "h200",
+]  # fmt: skip
+
+
+class _Hardware(_Section):
+    gpu: Gpu
+    count: PositiveInt | None
+    nodes: PositiveInt | None
+    mfu: Share | None
+
+
 class _Launcher(_Section):
     jobs: PositiveInt = _ABSENT
     gpus: Literal["auto"] | Annotated[list[NonNegativeInt], Len(1)] = _ABSENT
@@ -374,6 +388,8 @@ class _Train(_Section):
     trainer: _Trainer
     checkpoint: _Checkpoint
     monitor: _Monitor
+    plan: bool = _ABSENT  # not in the configurations of older runs
+    hardware: _Hardware = _ABSENT
     seed: NonNegativeInt
     test: bool
     on_nan: Literal["stop", "skip", "restore"]

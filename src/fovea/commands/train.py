@@ -28,6 +28,7 @@ from fovea.machine import devices, ranks
 from fovea.machine.no_room import spared
 from fovea.machine.out_of_memory import explaining_out_of_memory
 from fovea.machine.signals import STOP
+from fovea.planning import print_plan
 from fovea.tracking import WandbRun, environment_record, last_values
 from fovea.watching import show_results
 
@@ -43,6 +44,11 @@ def run(cfg: DictConfig, overrides: list[str]) -> float | None:
     Raises:
         FoveaError: a mistake in configuration or data, or a loss that is no number.
     """
+    if cfg.plan:
+        if cfg.resume is not None:
+            raise FoveaError("plan=true is of a run that begins: leave resume= out.")
+        print_plan(cfg)
+        return None
     folder = Path(cfg.paths.run)
     run_folder.check_writable(folder)
     if devices.is_main_process():
