@@ -11,6 +11,7 @@
         summary.json       state, final metrics, objective, best checkpoint, seconds
         checkpoints/       best.ckpt; last.ckpt, and last-1.ckpt, what that was before
         predictions/       val.npz and, if it was touched, test.npz, of the best checkpoint
+        tune/              what `tune` found, where it was asked to
         report/            curves, confusion matrix, worst mistakes as PNG; tables as CSV
 
 Nothing here imports torch.

@@ -271,6 +271,20 @@ class _Hardware(_Section):
     mfu: Share | None
 
 
+class _Tune(_Section):
+    lr: bool
+    lr_min: PositiveFloat
+    lr_max: PositiveFloat
+    steps: PositiveInt
+
+    @pydantic.field_validator("lr_max")
+    @classmethod
+    def _above(cls, highest: float, info: pydantic.ValidationInfo) -> float:
+        if highest <= info.data.get("lr_min", 0):
+            raise ValueError("more than tune.lr_min")
+        return highest
+
+
 class _Launcher(_Section):
     jobs: PositiveInt = _ABSENT
     gpus: Literal["auto"] | Annotated[list[NonNegativeInt], Len(1)] = _ABSENT
@@ -390,6 +404,7 @@ class _Train(_Section):
     monitor: _Monitor
     plan: bool = _ABSENT  # not in the configurations of older runs
     hardware: _Hardware = _ABSENT
+    tune: _Tune = _ABSENT
     seed: NonNegativeInt
     test: bool
     on_nan: Literal["stop", "skip", "restore"]

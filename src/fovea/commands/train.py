@@ -30,6 +30,7 @@ from fovea.machine.out_of_memory import explaining_out_of_memory
 from fovea.machine.signals import STOP
 from fovea.planning import print_plan
 from fovea.tracking import WandbRun, environment_record, last_values
+from fovea.tuning import tune_lr
 from fovea.watching import show_results
 
 log = logging.getLogger("fovea")
@@ -68,6 +69,8 @@ def run(cfg: DictConfig, overrides: list[str]) -> float | None:
         check_images(cfg, folder)
         return None
     began = time.monotonic()
+    if start is None and cfg.tune.lr:  # a run that goes on has the rate that was found
+        tune_lr(cfg, folder)
     experiment = build(cfg, None if start is None else start.global_step)
     if start is not None:
         _check_same_data(start, experiment.data)

@@ -57,13 +57,15 @@ class LearningRates:
         scheduler._last_lr = [group["lr"] for group in groups]
 
     def factor(self, step: int) -> float:
-        """Return the schedule's factor at ``step``, without the scale of a phase."""
+        """Return the schedule's factor at ``step``, 0 before `start`; no phase's scale in it."""
+        if not self._total_steps:
+            return 0.0
         return self._schedule.factor(step, self._total_steps, self._steps_per_epoch)
 
     def _factor_of(self, parameter: str) -> Callable[[int], float]:
         def factor(step: int) -> float:
             if not self._total_steps:
-                return 0.0
+                return 0.0  # the phase is not known either
             scale = self._freeze.scales(step // self._steps_per_epoch)[parameter]
             return 0.0 if scale is None else scale * self.factor(step)
 

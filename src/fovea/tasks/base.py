@@ -192,9 +192,10 @@ class Task(lightning.LightningModule):
         # Only now are the loops restored and the batches counted. Asking Lightning for the number
         # of steps any earlier would start the loaders of a resumed run at the wrong batch.
         scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, LambdaLR)
         assert self._rates is not None
-        self._rates.start(scheduler, *count_steps(self.trainer))
+        if isinstance(scheduler, LambdaLR):
+            self._rates.start(scheduler, *count_steps(self.trainer))
+        # Else it is that of a learning-rate finder, which sets the rates by itself.
         # Of a checkpoint made when a batch was at hand; Lightning would count that batch twice.
         total = self.trainer.fit_loop.epoch_loop.batch_progress.total
         total.ready = total.started  # type: ignore[attr-defined]
