@@ -276,6 +276,7 @@ class _Tune(_Section):
     lr_min: PositiveFloat
     lr_max: PositiveFloat
     steps: PositiveInt
+    batch_size: bool
 
     @pydantic.field_validator("lr_max")
     @classmethod

@@ -9,6 +9,7 @@ import yaml
 
 from fovea.errors import FoveaError
 from fovea.experiment import compose
+from fovea.models import Backbone
 from fovea.tuning import tune_lr
 from process import folder_of, run
 
@@ -64,6 +65,31 @@ def test_the_run_is_the_one_that_was_started_with_that_rate(tmp_path):
     refused = run("train", f"resume={other}", "tune.lr=true", cwd=tmp_path, check=False)
     assert refused.returncode == 2
     assert "tune.lr (the run has False)" in refused.stderr
+
+
+def test_it_accumulates_as_much_as_fits(tmp_path, monkeypatch):
+    words = (*TINY, "tune.steps=20", "trainer.accumulate_grad_batches=auto")
+    monkeypatch.chdir(tmp_path)
+    seen = limit_memory(monkeypatch, 8)
+    cfg = compose([*words])
+    tune_lr(cfg, tmp_path)
+    assert max(seen) == 8
+    assert cfg.trainer.accumulate_grad_batches == "auto", "the run finds it by itself"
+    assert 0 < cfg.optimizer.lr < 1
+
+
+def limit_memory(monkeypatch, images):
+    """Let batches of more than ``images`` not fit; return the sizes of those that did."""
+    real, seen = Backbone.forward, []
+
+    def forward(backbone, batch):
+        if len(batch) > images:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        seen.append(len(batch))
+        return real(backbone, batch)
+
+    monkeypatch.setattr(Backbone, "forward", forward)
+    return seen
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from fovea.machine.out_of_memory import explaining_out_of_memory
 from fovea.machine.signals import STOP
 from fovea.planning import print_plan
 from fovea.tracking import WandbRun, environment_record, last_values
-from fovea.tuning import tune_lr
+from fovea.tuning import describe_largest, tune
 from fovea.watching import show_results
 
 log = logging.getLogger("fovea")
@@ -46,8 +46,6 @@ def run(cfg: DictConfig, overrides: list[str]) -> float | None:
         FoveaError: a mistake in configuration or data, or a loss that is no number.
     """
     if cfg.plan:
-        if cfg.resume is not None:
-            raise FoveaError("plan=true is of a run that begins: leave resume= out.")
         print_plan(cfg)
         return None
     folder = Path(cfg.paths.run)
@@ -69,9 +67,11 @@ def run(cfg: DictConfig, overrides: list[str]) -> float | None:
         check_images(cfg, folder)
         return None
     began = time.monotonic()
-    if start is None and cfg.tune.lr:  # a run that goes on has the rate that was found
-        tune_lr(cfg, folder)
+    if start is None:  # a run that goes on has what was found when it began
+        tune(cfg, folder)
     experiment = build(cfg, None if start is None else start.global_step)
+    if start is None and cfg.tune.batch_size and devices.is_main_process():
+        experiment.rows.append(describe_largest(cfg, experiment))
     if start is not None:
         _check_same_data(start, experiment.data)
     devices.check_disk(folder, experiment.task, cfg.checkpoint.keep)

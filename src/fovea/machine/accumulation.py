@@ -58,6 +58,44 @@ def find_accumulation(
     )
 
 
+def largest_micro_batch(
+    task: Task, data: ImageDataModule, trainer: Trainer, max_epochs: int, averaged: bool
+) -> int:
+    """Return the most images at a time with which a training step fits, to a sixteenth.
+
+    Tried as `find_accumulation` does, upwards from the run's own micro-batch to all that train
+    holds; leaves as little behind. For GPUs: a CPU that runs out of memory ends the process.
+
+    Args:
+        task: on the CPU, untrained.
+        data: prepared.
+        trainer: whose micro-batch fits.
+        max_epochs: of the run, for the freeze schedule.
+        averaged: whether averaged weights are kept beside the weights.
+    """
+    device = trainer.strategy.root_device
+    devices = [device] if device.type == "cuda" else []
+
+    def fits(size: int) -> bool:
+        with torch.random.fork_rng(devices=devices):
+            fit = _fits(lambda: _step(task, data, trainer, size, max_epochs, averaged))
+        gc.collect()
+        if devices:
+            torch.cuda.empty_cache()
+        return fit
+
+    most = data.split_sizes["train"]
+    low = data.per_device_batch(trainer.world_size, trainer.accumulate_grad_batches)
+    high = 2 * low
+    while high <= most and fits(high):
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > max(1, low // 16):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
 def _fits(step: Callable[[], None]) -> bool:
     try:
         step()

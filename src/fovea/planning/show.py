@@ -7,6 +7,7 @@ import logging
 from omegaconf import DictConfig
 
 from fovea import console
+from fovea.errors import FoveaError
 from fovea.planning.hardware import GPUS
 from fovea.planning.plan import ROOM, Plan, make_plan
 
@@ -20,8 +21,10 @@ def print_plan(cfg: DictConfig) -> None:
     """Print what the run that ``cfg`` describes would take.
 
     Raises:
-        FoveaError: see `make_plan`.
+        FoveaError: see `make_plan`; ``resume`` is set.
     """
+    if cfg.resume is not None:
+        raise FoveaError("plan=true is of a run that begins: leave resume= out.")
     plan = make_plan(cfg)
     name = cfg.model.get("name", cfg.model._target_)
     log.info("\nfovea: a plan of %s on %d x %s; nothing is trained", name, plan.world, plan.gpu)

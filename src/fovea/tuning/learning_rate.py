@@ -26,6 +26,7 @@ from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
 from fovea.experiment import build_data, build_model, build_task, make_trainer, preprocessing_of
 from fovea.machine import devices
+from fovea.machine.accumulation import find_accumulation
 from fovea.tasks import Task
 
 log = logging.getLogger("fovea")
@@ -71,7 +72,7 @@ def _test(cfg: DictConfig, file: Path) -> None:
     backbone, head, _ = build_model(cfg.model, data.image_shape, data.class_names)
     task = build_task(cfg, backbone, head, data.class_names, data.class_counts("train"))
     steps = _steps(cfg, task, data)
-    tuner = Tuner(_trainer(cfg, file.parents[1], world))
+    tuner = Tuner(_trainer(cfg, file.parents[1], _accumulation(cfg, task, data, file, world)))
     with _no_bar_into_files():
         finder = tuner.lr_find(
             task,
@@ -126,22 +127,29 @@ def _steps(cfg: DictConfig, task: Task, data: ImageDataModule) -> int:
     return int(steps)
 
 
-def _trainer(cfg: DictConfig, folder: Path, world: int) -> lightning.Trainer:
+def _trainer(cfg: DictConfig, folder: Path, accumulate: int) -> lightning.Trainer:
     """Return a trainer of one device whose steps see the run's global batch."""
     node = cfg.trainer.copy()
     with open_dict(node):
         numbered = OmegaConf.is_list(node.devices)
         node.devices = list(node.devices)[:1] if numbered else 1
         node.num_nodes, node.strategy, node.profiler = 1, "auto", None
-        node.accumulate_grad_batches = _accumulation(node.accumulate_grad_batches, world)
+        node.accumulate_grad_batches = accumulate
         node.check_val_every_n_epoch = cfg.trainer.max_epochs + 1
     plugins = [LightningEnvironment()]  # as if started by hand, also under torchrun and srun
     settings: dict[str, Any] = {"logger": False, "enable_checkpointing": False}
     return make_trainer(node, folder, plugins=plugins, enable_progress_bar=False, **settings)
 
 
-def _accumulation(number: int | str, world: int) -> int:
-    return world * (1 if number == "auto" else int(number))
+def _accumulation(
+    cfg: DictConfig, task: Task, data: ImageDataModule, file: Path, world: int
+) -> int:
+    """Return the micro-batches in which one device gets the run's global batch."""
+    number = cfg.trainer.accumulate_grad_batches
+    if number != "auto":
+        return world * int(number)
+    alone = _trainer(cfg, file.parents[1], 1)
+    return max(world, find_accumulation(task, data, alone, cfg.trainer.max_epochs, averaged=False))
 
 
 def _wait_for(file: Path, seconds: float) -> None:
