@@ -38,7 +38,8 @@ def hours(plan, kind, gpu, world, epochs, full=False):
 
 
 # Minutes that github.com/libffcv/ffcv-imagenet publishes; the side rises from 160 to 192 pixels,
-# which takes so many epochs of each. ResNet-50 on 8 A100, ResNet-18 on one, of 40 GB.
+# which takes so many epochs of each. ResNet-50 on 8 A100, ResNet-18 on one; their memory is not
+# told, here 40 GB are assumed.
 @pytest.mark.parametrize(
     ("name", "world", "small", "large", "minutes"),
     [
@@ -76,7 +77,8 @@ def test_the_hours_of_nvidias_table_within_a_factor_of_two(gpu, world, full, pub
 
 
 # github.com/open-mmlab/mmpretrain #1741: 18 hours for 300 epochs on 32 A100 of 80 GB, no float16.
-# github.com/facebookresearch/ConvNeXt #82: 8 minutes an epoch on 8 A100, float16.
+# github.com/facebookresearch/ConvNeXt #82, a user: 8 minutes an epoch on 8 A100 (of 40 GB, it is
+# assumed), float16.
 @pytest.mark.parametrize(
     ("gpu", "world", "epochs", "full", "published"),
     [("a100_80gb", 32, 300, True, 18), ("a100_40gb", 8, 1, False, 8 / 60)],
