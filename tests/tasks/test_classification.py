@@ -20,6 +20,7 @@ from fovea.errors import FoveaError
 from fovea.optim import AveragedWeights, ConstantSchedule, FreezeSchedule
 from fovea.tasks import ClassificationTask
 from fovea.tasks.losses import ClassificationLoss, make_class_weights
+from fovea.tracking.metrics_csv import MetricsCSV, read_rows
 from fovea.types import Batch
 
 NAMES = ["cat", "dog", "eel"]
@@ -67,9 +68,10 @@ def batches(count: int = 4, classes: int = 3, size: int = 6) -> DataLoader:
 
 
 def make_trainer(folder: Path, **settings: Any) -> lightning.Trainer:
-    defaults = {"max_epochs": 2, "enable_checkpointing": False, "log_every_n_steps": 1}
+    defaults: dict[str, Any] = {"max_epochs": 2, "log_every_n_steps": 1, "logger": False}
+    defaults["enable_checkpointing"] = False
     return lightning.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False, default_root_dir=folder, **defaults | settings,
     )  # fmt: skip
 
@@ -156,18 +158,14 @@ def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> Non
 
 
 def test_the_logged_loss_is_that_of_the_global_batch(tmp_path: Path) -> None:
-    class Collect(lightning.Callback):
-        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-            if not trainer.fit_loop._should_accumulate():
-                losses.append(float(trainer.callback_metrics["train/loss"]))
-                rates.append(float(trainer.callback_metrics["train/lr"]))
-
     data = batches(4)
-    losses: list[float] = []
-    rates: list[float] = []
     task = make_task(lr=1e-12)  # so that the weights stay what they are
-    trainer = make_trainer(tmp_path, max_epochs=1, accumulate_grad_batches=2, callbacks=[Collect()])
+    trainer = make_trainer(
+        tmp_path, max_epochs=1, accumulate_grad_batches=2, logger=MetricsCSV(tmp_path)
+    )
     trainer.fit(task, data)
+    rows = [row for row in read_rows(tmp_path / "metrics.csv") if "train/loss" in row]
+    losses, rates = ([float(row[f"train/{name}"]) for row in rows] for name in ("loss", "lr"))
     made = list(data)
     expected = []
     for pair in (made[:2], made[2:]):

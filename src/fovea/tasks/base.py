@@ -101,6 +101,7 @@ class Task(lightning.LightningModule):
         self._frozen: BoundFreeze | None = None
         self._groups: list[dict[str, Any]] = []
         self._rates: LearningRates | None = None
+        self._stepped = False
         self.step_loss = StepLoss()
 
     def metric_names(self) -> list[str]:
@@ -212,8 +213,9 @@ class Task(lightning.LightningModule):
         return {}
 
     def running_scores(self) -> dict[str, Tensor]:
-        """Return what was counted so far in the training of this epoch, on this rank alone."""
-        return {}
+        """Return the last step's loss, and what this rank counted so far in this epoch."""
+        loss = self.step_loss.last
+        return {} if loss is None else {"train/loss": loss}
 
     def on_train_epoch_end(self) -> None:
         """Log the scores of the epoch, and how many parameters trained in it."""
@@ -246,7 +248,9 @@ class Task(lightning.LightningModule):
         """Make the random draws of this step independent of all that came before."""
         # The step that loggers get; after a resume Lightning guesses it, at times one too many.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
-        replicas.seed_step(self.seed, self.current_epoch, batch_idx, self.global_rank)
+        self._stepped = False
+        place = (self.current_epoch, batch_idx, self.global_rank)
+        replicas.seed_step(self.seed, *place, self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one micro-batch."""
@@ -255,9 +259,7 @@ class Task(lightning.LightningModule):
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then make the ranks agree on the running statistics, and log the step's loss."""
-        assert self._rates is not None
-        step = self.global_step
+        """Step, then make the ranks agree on the running statistics."""
         self.step_left_out = False
         try:
             super().optimizer_step(*args, **kwargs)
@@ -266,9 +268,23 @@ class Task(lightning.LightningModule):
                 replicas.average_statistics(self)
         except StepLeftOut:
             self.step_left_out = True
-            self._current_fx_name = "optimizer_step"  # of the hook that raised; `log` looks at it
-        loss = self.step_loss.reduce(self.trainer.strategy)
-        lr = self._optimizer_setting("lr") * self._rates.factor(step)
+        self._stepped = True
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log loss and rate of a step where anybody looks at them.
+
+        That is where loggers write, and where a validation or the epoch's end follows. To take them
+        at each step costs Lightning as much time as a small network's step.
+        """
+        trainer = self.trainer
+        every = trainer.val_check_batch if trainer.check_val_every_n_epoch else 1  # None: by time
+        validates = not every or (batch_idx + 1) % every == 0
+        logs = trainer._logger_connector.should_update_logs
+        if not self._stepped or not (logs or validates or trainer.is_last_batch):
+            return
+        assert self._rates is not None
+        loss = self.step_loss.reduce(trainer.strategy)
+        lr = self._optimizer_setting("lr") * self._rates.factor(self.global_step - 1)
         # Not `prog_bar`: Lightning would wait for the device at each step to make a number of it.
         self.log("train/loss", loss, on_step=True, on_epoch=False)
         self.log("train/lr", lr, on_step=True, on_epoch=False)

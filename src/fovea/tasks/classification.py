@@ -107,8 +107,11 @@ class ClassificationTask(Task):
         return scores
 
     def running_scores(self) -> dict[str, Tensor]:
-        """Return ``train/top1`` of the epoch so far, on this rank."""
-        return {"train/top1": torch.as_tensor(self._hits / self._seen)} if self._seen else {}
+        """Return the last step's loss, and ``train/top1`` of the epoch so far on this rank."""
+        scores = super().running_scores()
+        if self._seen:
+            scores["train/top1"] = torch.as_tensor(self._hits / self._seen)
+        return scores
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what was counted in the running epoch, of all ranks: they all come here."""

@@ -114,11 +114,17 @@ def average_statistics(module: nn.Module) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
-def seed_step(seed: int, epoch: int, batch: int, rank: int) -> None:
+def seed_step(seed: int, epoch: int, batch: int, rank: int, device: torch.device) -> None:
     """Seed torch so that dropout and the like in this step depend on these numbers alone.
 
     A run that is resumed then draws what the uncut run would have drawn, though no generator's
     state is stored.
     """
     key = f"{seed},{epoch},{batch},{rank}".encode()
-    torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little"))
+    number = int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little")
+    if device.type == "cpu":
+        # For each kind of device that was never used `torch.manual_seed` writes down the call stack
+        # in case it will be: a millisecond and more, at each step.
+        torch.default_generator.manual_seed(number)
+    else:
+        torch.manual_seed(number)

@@ -92,8 +92,11 @@ class LossSpikes(Callback):
         usual = median(self._usual)
         if self._start is None:
             self._start = usual
+        least = max(usual / 10, self._start / 100)
+        if loss - usual <= self.threshold * least:
+            return  # as nearly all; the spread takes longer
         spread = 1.4826 * median(abs(one - usual) for one in self._usual)
-        if loss - usual <= self.threshold * max(spread, usual / 10, self._start / 100):
+        if loss - usual <= self.threshold * max(spread, least):
             return
         self._count += 1
         if step - self._warned >= WINDOW:

@@ -25,6 +25,11 @@ class StepLoss:
             self._losses, self._reduced, self._faulty = [], None, None
         self._losses.append(loss.detach())
 
+    @property
+    def last(self) -> Tensor | None:
+        """Mean over the global batch if that is known already; asking exchanges nothing."""
+        return self._reduced
+
     def of_micro_batches(self) -> Tensor:
         """Return the losses of this rank's micro-batches, (micro-batches,)."""
         return torch.stack(self._losses)

@@ -6,11 +6,12 @@ import logging
 import sys
 import time
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 
 from fovea.types import Batch
 
@@ -24,6 +25,8 @@ BOTTLENECK_SECONDS = 30.0
 
 BOTTLENECK_INTERVALS = 3
 """Logged intervals that this training spans at least."""
+
+_NOTHING = nullcontext()
 
 GENERAL_ADVICE = "more workers (data.num_workers), a cheaper augment, smaller images"
 
@@ -146,10 +149,20 @@ class _Timeline(Profiler):
     def __init__(self, inner: Profiler, device: torch.device) -> None:
         super().__init__()
         self.inner = inner
+        self._alone = isinstance(inner, PassThroughProfiler)
         self._on_gpu = device.type == "cuda"
         self._since: float | None = None
         self._seconds = self._waited = 0.0
         self._fetches: deque[tuple[Any, Any]] = deque()
+
+    def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]
+        """Return what is entered around an action: nothing where nobody measures it.
+
+        Lightning asks for it some eighty times a step.
+        """
+        if self._alone and action_name != self.FETCH:
+            return _NOTHING
+        return super().profile(action_name)
 
     def start(self, action_name: str) -> None:
         """Let the clock run on when a batch is asked for."""
