@@ -20,6 +20,7 @@ from fovea.errors import FoveaError
 from fovea.optim import AveragedWeights, ConstantSchedule, FreezeSchedule
 from fovea.tasks import ClassificationTask
 from fovea.tasks.losses import ClassificationLoss, make_class_weights
+from fovea.tasks.replicas import seed_step
 from fovea.tracking.metrics_csv import MetricsCSV, read_rows
 from fovea.types import Batch
 
@@ -173,6 +174,16 @@ def test_the_logged_loss_is_that_of_the_global_batch(tmp_path: Path) -> None:
         expected.append(sum(task.training_loss(batch).item() for batch in pair) / 2)
     assert losses == pytest.approx(expected, abs=1e-6)
     assert rates == pytest.approx([1e-12, 1e-12])
+
+
+def test_a_step_on_the_cpu_draws_what_torch_manual_seed_would() -> None:
+    def draws(kind: str) -> Tensor:
+        seed_step(3, 1, 7, 0, torch.device(kind))
+        return torch.rand(5)
+
+    with torch.random.fork_rng():
+        assert torch.equal(draws("cpu"), draws("meta"))  # the latter goes by torch.manual_seed
+        assert not torch.equal(torch.rand(5), draws("cpu"))
 
 
 def test_mixed_images_train_on_soft_targets_and_count_by_their_largest_part() -> None:

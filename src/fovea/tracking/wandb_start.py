@@ -50,7 +50,7 @@ def start_run(init: Mapping[str, Any], mode: Mode, finish_timeout_s: float) -> A
     arguments = {**_as_text(redact(init)), "mode": mode, "resume": resume}
     arguments.pop("anonymous", None)  # Lightning passes what wandb no longer knows
     try:
-        with _redacted_command():
+        with _redacted_command(), _without_launch():
             run = wandb.init(**arguments, settings=wandb.Settings(**known))
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
@@ -83,6 +83,26 @@ def _redacted_command() -> Iterator[None]:
         yield
     finally:
         sys.argv = words
+
+
+@contextmanager
+def _without_launch() -> Iterator[None]:
+    """Keep W&B from importing its job launcher where nobody has: a second that finds no jobs.
+
+    Inputs of a launched job are staged by functions of that very module.
+    """
+    from wandb.sdk.wandb_run import Run
+
+    name = "_detect_and_apply_job_inputs"
+    own = getattr(Run, name, None)
+    if own is None or "wandb.sdk.launch" in sys.modules:
+        yield
+        return
+    setattr(Run, name, lambda self: None)
+    try:
+        yield
+    finally:
+        setattr(Run, name, own)
 
 
 def stop_run(run: Any) -> None:
