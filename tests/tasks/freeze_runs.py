@@ -171,9 +171,9 @@ class Dump(lightning.Callback):
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
         self.rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
 
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         if not trainer.fit_loop._should_accumulate():
-            self.losses.append(float(trainer.callback_metrics["train/loss"]))
+            self.losses.append(float(pl_module.step_loss.reduce(trainer.strategy)))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._save(f"epoch{trainer.current_epoch}", self._content(trainer, pl_module), trainer)
