@@ -13,10 +13,12 @@ from typing import Any
 
 import lightning
 import torch
+import yaml
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fovea.catalog import config_dir
 from fovea.data.module import ImageDataModule
 from fovea.data.sources import MemorySource
 from fovea.data.splits import Found, Split
@@ -25,6 +27,7 @@ from fovea.models import Backbone
 from fovea.types import Preprocessing
 
 CLASSES, SIDE, BATCH, STEPS_AN_EPOCH = 10, 32, 16, 512
+BLOCK = 10  # trainer.log_every_n_steps
 LR, BETAS, WEIGHT_DECAY = 2e-3, (0.9, 0.999), 0.05  # those of conf/optimizer/adamw.yaml
 MEAN = STD = 0.5
 
@@ -67,7 +70,8 @@ class Convs(Backbone):
 
 def convs(width: int) -> list[str]:
     """Return the overrides that choose `Convs`."""
-    unused = [f"~model.{key}" for key in ("name", "library", "stem", "drop_path")]
+    base = yaml.safe_load((config_dir() / "model" / "_base.yaml").read_text())
+    unused = [f"~model.{key}" for key in base if key not in ("defaults", "_target_")]
     return [
         "model=resnet18",
         *unused,
@@ -92,11 +96,14 @@ class Measured:
 
 
 class Stopwatch(Callback):
-    """Takes the time of the steps ``first`` to ``last``, between the beginnings of two steps.
+    """Takes the time of blocks of steps from ``first`` to ``last``, between beginnings of steps.
+
+    A step's time is the median over the blocks: what else the machine did in some does not count.
+    A block is as long as the interval between two logged steps, of which it so has one.
 
     Args:
         first: step from 0, the ones before being warm-up.
-        last: step that is no longer measured.
+        last: step that is no longer measured, a multiple of `BLOCK` steps later.
         keep_losses: whether `losses` is filled. Not while the time is taken: it costs some.
     """
 
@@ -117,16 +124,15 @@ class Stopwatch(Callback):
             self.losses.append(outputs["loss"].detach().clone())
 
     def begin(self, step: int) -> None:
-        """Look at the clocks where ``step`` is the first or the last."""
-        if step in (self.first, self.last):
+        """Look at the clocks where a block begins or ends."""
+        if step >= self.first and (step - self.first) % BLOCK == 0:
             self.times.append((time.perf_counter(), time.process_time()))
 
     def result(self) -> Measured:
         """Return the seconds a step."""
-        (wall, cpu), (wall_end, cpu_end) = self.times
-        steps = self.last - self.first
+        wall, cpu = torch.tensor(self.times, dtype=torch.float64).diff(dim=0).median(dim=0).values
         losses = torch.stack(self.losses) if self.losses else torch.empty(0)
-        return Measured((wall_end - wall) / steps, (cpu_end - cpu) / steps, losses)
+        return Measured(float(wall) / BLOCK, float(cpu) / BLOCK, losses)
 
 
 def build_fovea(model: list[str], overrides: list[str], folder: Path) -> Experiment:

@@ -32,6 +32,7 @@ from fovea.models import Backbone, load_weights, weights_preprocessing
 from fovea.recipes import Built, document_rows
 from fovea.safety import redaction, targets
 from fovea.tasks import NonFiniteGuard, Task
+from fovea.tasks.idle_hooks import skip_idle_hooks
 from fovea.tracking import EpochLines, MetricsCSV, environment_record
 from fovea.types import Preprocessing
 
@@ -417,6 +418,7 @@ def make_trainer(node: DictConfig, folder: Path, **settings: Any) -> lightning.T
         **{"enable_progress_bar": console.is_terminal(), **settings},
     )
     ranks.watch_over(trainer, folder, timeout)
+    skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
     return trainer
 
 

@@ -266,6 +266,23 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
             return "train"
         return self.test_split if self.trainer.testing else "val"
 
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Return ``batch`` on ``device``.
+
+        As Lightning does it, but without a search for tensors in what may be of any type.
+        """
+        if device.type == "cpu":
+            return batch
+        asynchronous = device.type == "cuda"
+        parts: dict[str, Any] = {
+            name: part.to(device, non_blocking=asynchronous)
+            for name, part in batch._asdict().items()
+            if isinstance(part, torch.Tensor)
+        }
+        return batch._replace(**parts)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Return images (B, C, H, W) float32, normalised, channels_last; of training also changed.
 

@@ -12,6 +12,10 @@ import pandas as pd
 
 from fovea.errors import printable
 
+# File names on Linux may hold bytes that are no text (Python: lone surrogates). Where pyarrow is
+# installed pandas keeps text in it, and it takes UTF-8 only.
+pd.set_option("mode.string_storage", "python")
+
 MISSING = "–"
 """What stands where there is no value; sorted last."""
 

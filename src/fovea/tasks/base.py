@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -103,6 +104,13 @@ class Task(lightning.LightningModule):
         self._rates: LearningRates | None = None
         self._stepped = False
         self.step_loss = StepLoss()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; what Lightning sets dozens of times a step is known to be no module."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def metric_names(self) -> list[str]:
         """Return what the task logs and may be monitored; a subclass adds its own."""
@@ -257,6 +265,9 @@ class Task(lightning.LightningModule):
         loss = self.training_loss(batch)
         self.step_loss.add(loss)
         return loss
+
+    # Lightning asks for the parameters of this hook in every step, and to find them out is slow.
+    training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then make the ranks agree on the running statistics."""

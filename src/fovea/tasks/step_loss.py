@@ -45,7 +45,8 @@ class StepLoss:
         once a step, however often it is asked for.
         """
         if self._reduced is None:
-            mean = self.of_micro_batches().mean()
+            losses = self._losses
+            mean = losses[0] if len(losses) == 1 else self.of_micro_batches().mean()
             faulty = torch.zeros_like(mean) if self._faulty is None else self._faulty.to(mean)
             reduced = strategy.reduce(torch.stack([mean, faulty]), reduce_op="mean")
             assert isinstance(reduced, Tensor)
