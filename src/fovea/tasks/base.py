@@ -31,6 +31,7 @@ from fovea.optim import (
     restart_untouched_groups,
 )
 from fovea.tasks import replicas, resuming
+from fovea.tasks.compiling import compile_in_place
 from fovea.tasks.nonfinite import NonFiniteGuard
 from fovea.tasks.step_loss import StepLeftOut, StepLoss
 from fovea.types import Batch
@@ -57,6 +58,7 @@ class Task(lightning.LightningModule):
             `fovea.optim.layer_scales`.
         no_decay: what weight decay spares; see `fovea.optim.decay_rule`.
         compile: whether to compile backbone and head, or the name of a ``torch.compile`` backend.
+            Where that is not possible it is left out, with a warning.
         channels_last: whether to keep the weights of the backbone in channels_last.
         seed: of dropout, stochastic depth and the like.
 
@@ -172,10 +174,9 @@ class Task(lightning.LightningModule):
         if self.channels_last:
             self.backbone.to(memory_format=torch.channels_last)
         if self.compile_backend and not self._compiled:
-            # In place: assigning torch.compile(net) would put `_orig_mod.` into checkpoints.
-            self.backbone.compile(backend=self.compile_backend)
-            self.head.compile(backend=self.compile_backend)
-            self._compiled = True
+            device = self.trainer.strategy.root_device
+            modules = [self.backbone, self.head]
+            self._compiled = compile_in_place(modules, self.compile_backend, device)
         if stage == "fit":
             self._frozen = self._bind_freeze_schedule()
             self._groups = self._make_groups(self._frozen)
