@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -12,11 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
-from torch.utils.flop_counter import FlopCounterMode
 
-from fovea.judging.cost import count_flops
+from fovea.judging.cost import count_flops, counting_flops
 from fovea.tasks import Task, replicas
 from fovea.types import Batch
 
@@ -64,9 +61,7 @@ def measure_step(
             return fake.training_loss(batch)
 
     with _fake(task, trainable) as fake:
-        mapping = {torch.ops.aten.convolution_backward: _convolution_backward}
-        counter = FlopCounterMode(display=False, custom_mapping=mapping)
-        with sdpa_kernel(SDPBackend.MATH), counter:  # the fused kernels are opaque to the counter
+        with counting_flops() as counter:
             step(fake, _FEW).backward()
         flops = counter.get_total_flops() // _FEW
         fake.zero_grad()
@@ -80,29 +75,6 @@ def forward_flops(task: Task, image_shape: tuple[int, int, int]) -> int:
     """Return the operations that ``task`` makes of one image in evaluation."""
     with _fake(task, frozenset()) as fake:
         return count_flops(fake, image_shape)
-
-
-def _convolution_backward(
-    gradient: torch.Size,
-    image: torch.Size,
-    weight: torch.Size,
-    _bias: Any,
-    _stride: Any,
-    _padding: Any,
-    _dilation: Any,
-    transposed: bool,
-    _output_padding: Any,
-    _groups: int,
-    wanted: list[bool],
-    **_: Any,
-) -> int:
-    """Return as many operations as the forward pass has, for each gradient that is ``wanted``.
-
-    Torch's own formula takes a depthwise convolution for a dense one here: ConvNeXt-T would have
-    three times the operations that it has.
-    """
-    positions = image if transposed else gradient
-    return 2 * math.prod(positions) * math.prod(weight[1:]) * sum(wanted[:2])
 
 
 @contextmanager
