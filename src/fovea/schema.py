@@ -259,7 +259,7 @@ class _Checkpoint(_Section):
 
 # Stated here as well as in fovea.planning, which needs torch; a test compares them.
 Gpu = Literal[
-    "v100_16gb", "v100_32gb", "t4", "rtx2080ti", "a100_40gb", "a100_80gb", "a10", "a6000",
+    "v100_16gb", "v100_32gb", "t4", "a100_40gb", "a100_80gb", "a10", "a6000",
     "rtx3090", "rtx4090", "l4", "l40s", "h100_80gb", "h200",
 ]  # fmt: skip
 

@@ -39,26 +39,54 @@ def _gpu(half: float, full: float, gigabytes: int, bandwidth: float, source: str
     return GPU(half * 1e12, full * 1e12, gigabytes * 2**30, bandwidth * 1e9, source)
 
 
-_TURING = "NVIDIA Turing architecture whitepaper"
-_GA102 = "NVIDIA Ampere GA102 architecture whitepaper"
-_ADA = "NVIDIA Ada architecture whitepaper"
+_CONTENT = "www.nvidia.com/content/dam/en-zz/Solutions/Data-Center"
+_VOLTA = (
+    "NVIDIA V100 data sheet, SXM2: "
+    "images.nvidia.com/content/technologies/volta/pdf/volta-v100-datasheet-update-us-1165301-r5.pdf"
+)
+_A100 = (
+    f"NVIDIA A100 data sheet, SXM: {_CONTENT}/a100/pdf/nvidia-a100-datasheet-us-nvidia-1758950-r4-"
+    "web.pdf"
+)
+_GA102 = (
+    "NVIDIA GA102 whitepaper: "
+    "www.nvidia.com/content/PDF/nvidia-ampere-ga-102-gpu-architecture-whitepaper-v2.pdf"
+)
+_ADA = (
+    "NVIDIA Ada whitepaper: "
+    "images.nvidia.com/aem-dam/Solutions/Data-Center/l4/nvidia-ada-gpu-architecture-whitepaper-v2.1"
+    ".pdf"
+)
+_L4 = "NVIDIA L4 data sheet: resources.nvidia.com/en-us-gpu-resources/l4-tensor-datasheet"
+_L40S = "NVIDIA L40S data sheet, as www.mullet.se (product 355414) has its table"
+_H100 = "NVIDIA H100 data sheet, SXM: www.nvidia.com/en-us/data-center/h100"
+_H200 = "NVIDIA H200 data sheet, SXM: resources.nvidia.com, hpc-datasheet-sc23-h200"
 
+# The documents as others quote them: Lightning's fabric/utilities/throughput.py, torch's
+# _inductor/analysis/device_info.py, astroC86/gpu-datasheet README.md and sellers' pages; A6000's
+# half precision is twice its TF32, 512 multiply-adds a cycle and multiprocessor (table 6).
+# Of L4, L40S, H100 and H200 the sheets give what sparse matrices make: half of that is dense. T4's
+# memory could give 320 GB/s by its clock; its sheet says 300.
 GPUS = {
-    "v100_16gb": _gpu(125, 15.7, 16, 900, "NVIDIA V100 data sheet, SXM2"),
-    "v100_32gb": _gpu(125, 15.7, 32, 900, "NVIDIA V100 data sheet, SXM2"),
-    "t4": _gpu(65, 8.1, 16, 320, "NVIDIA T4 data sheet"),
-    "rtx2080ti": _gpu(53.8, 13.4, 11, 616, _TURING),
-    "a100_40gb": _gpu(312, 156, 40, 1555, "NVIDIA A100 data sheet, SXM4"),
-    "a100_80gb": _gpu(312, 156, 80, 2039, "NVIDIA A100 data sheet, SXM4"),
-    "a10": _gpu(125, 62.5, 24, 600, "NVIDIA A10 data sheet"),
+    "v100_16gb": _gpu(125, 15.7, 16, 900, _VOLTA),
+    "v100_32gb": _gpu(125, 15.7, 32, 900, _VOLTA),
+    "t4": _gpu(
+        65, 8.1, 16, 300,
+        f"NVIDIA T4 data sheet: {_CONTENT}/tesla-t4/t4-tensor-core-datasheet-951643.pdf",
+    ),
+    "a100_40gb": _gpu(312, 156, 40, 1555, _A100),
+    "a100_80gb": _gpu(312, 156, 80, 2039, _A100),
+    "a10": _gpu(
+        125, 62.5, 24, 600, f"NVIDIA A10 data sheet: {_CONTENT}/a10/pdf/a10-datasheet.pdf"
+    ),
     "a6000": _gpu(154.8, 77.4, 48, 768, _GA102),
-    "rtx3090": _gpu(71, 35.6, 24, 936, _GA102),
+    "rtx3090": _gpu(71.2, 35.6, 24, 936, _GA102),
     "rtx4090": _gpu(165.2, 82.6, 24, 1008, _ADA),
-    "l4": _gpu(121, 60, 24, 300, "NVIDIA L4 data sheet"),
-    "l40s": _gpu(362, 183, 48, 864, "NVIDIA L40S data sheet"),
-    "h100_80gb": _gpu(989, 494, 80, 3350, "NVIDIA H100 data sheet, SXM5"),
-    "h200": _gpu(989, 494, 141, 4800, "NVIDIA H200 data sheet, SXM"),
-}
+    "l4": _gpu(121, 60, 24, 300, _L4),
+    "l40s": _gpu(362, 183, 48, 864, _L40S),
+    "h100_80gb": _gpu(989.4, 494.7, 80, 3350, _H100),
+    "h200": _gpu(989.5, 494.5, 141, 4800, _H200),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
