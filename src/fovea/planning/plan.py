@@ -33,7 +33,8 @@ class Plan:
         steps_per_epoch: optimiser steps.
         half: whether most of it is computed in bfloat16 or float16.
         flops: of the whole run, validation included.
-        flops_per_image: of training an image, forward and backward, in the cheapest phase.
+        flops_per_image: of training an image, forward and backward, the mean over the run.
+        least_flops_per_image: the same in the cheapest phase.
         speed: FLOP/s of one GPU.
         speed_from: where ``speed`` is from.
         memory: bytes on each GPU by what they are for, at the most demanding moment.
@@ -53,7 +54,8 @@ class Plan:
     steps_per_epoch: int
     half: bool
     flops: int
-    flops_per_image: int
+    flops_per_image: float
+    least_flops_per_image: int
     speed: float
     speed_from: str
     memory: dict[str, int]
@@ -85,8 +87,8 @@ class Plan:
 
     @property
     def images_per_second(self) -> float:
-        """That storage and processors have to deliver to all GPUs while they train."""
-        return self.speed * self.world / self.flops_per_image
+        """That storage and processors have to deliver to all GPUs in the cheapest phase."""
+        return self.speed * self.world / self.least_flops_per_image
 
     @property
     def fits(self) -> bool:
@@ -105,12 +107,12 @@ def make_plan(cfg: DictConfig) -> Plan:
     run = PlannedRun(cfg)
     accumulate, costs = _find_step(run)
     steps = count_steps(run.sizes.train // run.data.batch_size, accumulate, run.limit)
-    flops = sum(
-        cost.flops * phase.epochs * steps * run.data.batch_size
-        for cost, phase in zip(costs, run.phases, strict=True)
+    per_epoch = steps * run.data.batch_size
+    trained = per_epoch * sum(
+        cost.flops * phase.epochs for cost, phase in zip(costs, run.phases, strict=True)
     )
     checks = cfg.trainer.max_epochs // cfg.trainer.check_val_every_n_epoch
-    flops += forward_flops(run.task, run.data.image_shape) * run.sizes.val * checks
+    validated = forward_flops(run.task, run.data.image_shape) * run.sizes.val * checks
     speed, speed_from = run.speed()
     network, network_how = run.network()
     return Plan(
@@ -123,8 +125,9 @@ def make_plan(cfg: DictConfig) -> Plan:
         epochs=cfg.trainer.max_epochs,
         steps_per_epoch=steps,
         half=run.half,
-        flops=flops,
-        flops_per_image=min(cost.flops for cost in costs),
+        flops=trained + validated,
+        flops_per_image=trained / (per_epoch * cfg.trainer.max_epochs),
+        least_flops_per_image=min(cost.flops for cost in costs),
         speed=speed,
         speed_from=speed_from,
         memory=_memory(run, costs),
@@ -148,7 +151,7 @@ def _find_step(run: PlannedRun) -> tuple[int, list[StepCost]]:
         costs = [
             measure_step(
                 run.task,
-                run.data.image_shape,
+                (run.data.image_shape[0], phase.side, phase.side),
                 batch // (world * number),
                 phase.trainable,
                 soft_targets=run.mixed,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 from torch import nn
 
+from fovea.data import ImageDataModule
 from fovea.experiment import build_model, build_task, preprocessing_of, unprepared_data
 from fovea.planning.hardware import GPUS, REFERENCES, foretold_speed
 from fovea.planning.measuring import optimizer_bytes
@@ -18,14 +21,16 @@ _SIZE = {"16-true": 0.5, "bf16-true": 0.5, "64-true": 2.0}
 
 
 class Phase(NamedTuple):
-    """Epochs in which the same parameters train.
+    """Epochs in which the same parameters train, on images of one size.
 
     Attributes:
         trainable: names of the parameters.
+        side: of the images in pixels.
         epochs: how many.
     """
 
     trainable: frozenset[str]
+    side: int
     epochs: int
 
 
@@ -42,7 +47,7 @@ class PlannedRun:
         data: not prepared where it is known by its publication.
         sizes: of the data.
         task: with random weights, on the CPU.
-        phases: of the freeze schedule, those that the run reaches.
+        phases: of the freeze schedule and of progressive resolution, those that the run reaches.
         mixed: whether labels are mixed.
         half: whether most of it is computed in bfloat16 or float16.
         sharded: whether parameters, gradients and optimiser are shared out (FSDP).
@@ -59,7 +64,7 @@ class PlannedRun:
         names = self.sizes.class_names
         backbone, head, _ = build_model(cfg.model, self.data.image_shape, names, load=False)
         self.task: Task = build_task(cfg, backbone, head, names, self.sizes.class_counts)
-        self.phases = _phases(self.task, cfg.trainer.max_epochs)
+        self.phases = _phases(self.task, self.data, cfg.trainer.max_epochs)
         self.mixed = self.data.augment.batch_mix(len(names)) is not None
         self.half = cfg.trainer.precision not in _FULL
         self.sharded = "fsdp" in str(cfg.trainer.strategy).lower()
@@ -134,15 +139,21 @@ def _count(devices: Any) -> int:
     return 1 if isinstance(devices, str) else len(devices)
 
 
-def _phases(task: Task, max_epochs: int) -> list[Phase]:
+def _phases(task: Task, data: ImageDataModule, max_epochs: int) -> list[Phase]:
     freeze = task.freeze_schedule.bind(task.parts(), max_epochs)
     ends = [*freeze.starts[1:], max_epochs]
-    spans = zip(freeze.starts, ends, strict=True)
     return [
-        Phase(freeze.trainable(start), min(end, max_epochs) - start)
-        for start, end in spans
-        if start < max_epochs
+        Phase(freeze.trainable(start), side, len(list(epochs)))
+        for start, end in zip(freeze.starts, ends, strict=True)
+        for side, epochs in groupby(range(start, min(end, max_epochs)), partial(_side, data))
     ]
+
+
+def _side(data: ImageDataModule, epoch: int) -> int:
+    """Return the side of training images in ``epoch``."""
+    size = data.image_shape[-1]
+    resized = data.augment.resolved_crop(size) == "resized"
+    return data.augment.train_size.at(size, epoch) if resized else size
 
 
 def kind_of_network(backbone: nn.Module) -> str:

@@ -38,14 +38,16 @@ def _work(plan: Plan) -> list[tuple[str, str]]:
     sizes, hours = plan.sizes, plan.seconds / 3600
     precision = "bf16 or fp16" if plan.half else "fp32 (TF32 where it has it)"
     peak = gpu.half if plan.half else gpu.full
+    each = f"{plan.flops_per_image / 1e9:.2f} G an image, forward and backward"
+    if plan.least_flops_per_image < plan.flops_per_image:
+        each += f", on average ({plan.least_flops_per_image / 1e9:.2f} in the cheapest epochs)"
     return [
         ("data", f"{sizes.train:,} train, {sizes.val:,} val ({sizes.source})"),
         ("hardware", f"{plan.nodes} x {plan.count} {plan.gpu}: {peak / 1e12:g} TFLOP/s in "
          f"{precision}, {gpu.memory / 2**30:g} GiB, {gpu.bandwidth / 1e9:,.0f} GB/s\n{gpu.source}"),
         ("batch", batch),
         ("steps", f"{plan.steps:,} = {plan.epochs} epochs of {plan.steps_per_epoch:,}"),
-        ("operations", f"{plan.flops:.3g} FLOP; {plan.flops_per_image / 1e9:.2f} G an image, "
-         "forward and backward"),
+        ("operations", f"{plan.flops:.3g} FLOP; {each}"),
         ("speed", f"{plan.speed / 1e12:.1f} TFLOP/s a GPU, {100 * plan.mfu:.1f} % of its peak (MFU)"
          f"\n{plan.speed_from}"),
         ("time", f"{_duration(plan.seconds)}, {hours * plan.world:.3g} GPU hours; {_trust(plan)}"),
