@@ -24,7 +24,7 @@ from fovea import arguments, console, run_folder
 from fovea.checkpoints import generations
 from fovea.checkpoints.checkpoint_io import AtomicCheckpointIO
 from fovea.checkpoints.schedule import LastCheckpoint
-from fovea.data import ImageDataModule
+from fovea.data import ImageDataModule, ShardsDataModule
 from fovea.errors import FoveaError, did_you_mean
 from fovea.machine import devices, ranks
 from fovea.machine.accumulation import AgreedAccumulation, find_accumulation
@@ -272,6 +272,7 @@ def _document_rows(
         train_images=data.split_sizes["train"],
         parameters=sum(parameter.numel() for parameter in task.parameters()),
         weights=None if cfg.model.weights is None else str(cfg.model.weights),
+        in_shards=isinstance(data, ShardsDataModule),
     )
     normed = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in task.modules())
     share = data.per_device_batch(trainer.world_size, trainer.accumulate_grad_batches)

@@ -109,6 +109,13 @@ def test_what_watches_a_run_and_where_it_was_makes_no_system(run, tmp_path):
         compare([tmp_path / "outputs" / "moved", tmp_path / "outputs" / "c"])
 
 
+def test_what_a_recipe_promises_makes_no_system(run, tmp_path):
+    run("a", 0.8, 0, more={"expected": {"source": "a paper", "epochs": 90}})
+    run("b", 0.8, 1)
+    with pytest.raises(FoveaError, match="differ in their seed only"):
+        compare([tmp_path / "outputs" / "a", tmp_path / "outputs" / "b"])
+
+
 def test_shares_stay_shares_and_one_run_beside_several_is_told(run, tmp_path):
     folders = [run(f"a{seed}", share, seed) for seed, share in enumerate((0.05, 0.6))]
     folders.append(run("b", 0.3, 2, lr=0.2))

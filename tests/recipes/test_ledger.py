@@ -56,6 +56,13 @@ def outputs(tmp_path_factory):
     run_of(root / "mae", "vit_b16_mae", ["model.weights=/x/mae.pth"], top1=0.8360)
     run_of(root / "random", "vit_b16_mae", top1=0.8360)
     run_of(root / "ffcv", "resnet50_ffcv", ["trainer.max_epochs=24", "augment.grow=[17,20]"])
+    shards, both = ["data=shards", "data.root=/shards"], {"splits": IMAGES, "classes": 1000}
+    ffcv = ["trainer.max_epochs=88", "augment.grow=[65,76]", *shards]
+    run_of(root / "ffcv_shards", "resnet50_ffcv", ffcv, **both)
+    run_of(root / "shards", "resnet18_v1", shards, top1=0.6976, **both)
+    run_of(root / "shards_unknown", "resnet18_v1", shards, top1=0.6976)
+    run_of(root / "shards_of_ten", "resnet18_v1", shards, splits=IMAGES, classes=10)
+    run_of(root / "shards_part", "resnet18_v1", [*shards, "data.fraction=0.5"], **both)
     (root / "broken").mkdir()
     (root / "broken" / "config.yaml").write_text("a: [1\n")
     (root / "broken" / "summary.json").write_text("{")
@@ -92,7 +99,22 @@ def test_a_variant_is_told_from_its_recipe_and_views_are_asked_for(entries_of):
     assert found["24 epochs"].expected == 0.756
     assert "views=flip" in found["24 epochs"].verdict
     assert found["24 epochs"].changes == ()
-    assert found[""].verdict == found["88 epochs"].verdict == "unverified here"
+    assert found[""].verdict == found["56 epochs"].verdict == "unverified here"
+
+
+def test_images_in_shards_are_the_same_recipe_if_there_are_as_many(entries_of):
+    entries, _ = entries_of("resnet18_v1")
+    found = {entry.run: entry for entry in entries}
+    assert found["shards"].verdict == "reproduced (images stored otherwise: in shards)"
+    assert found["shards_unknown"].verdict == "another recipe"
+    assert found["shards_unknown"].changes == (
+        "images stored otherwise: in shards, and how many is not recorded",
+    )
+    assert found["shards_of_ten"].changes == ("10 classes (recipe: 1,000)",)
+    assert found["shards_part"].changes == ("data.fraction=0.5 (recipe: 1.0)",)
+    variants = {entry.variant: entry for entry in entries_of("resnet50_ffcv")[0]}
+    assert variants["88 epochs"].run == "ffcv_shards"
+    assert variants["88 epochs"].changes == ()
 
 
 def test_broken_folders_are_listed(entries_of):
@@ -111,7 +133,7 @@ def test_the_command_prints_it_all(outputs, tmp_path):
     assert "unverified here" in out
     assert "and 1 more: --changes 0" in out
     assert "Can't be read, and not counted:\n  broken: " in out
-    assert "88 epochs" not in out
+    assert "56 epochs" not in out
     gone = subprocess.run(
         [sys.executable, str(ROOT / "scripts/ledger.py"), "nowhere"],
         env=environment(), cwd=tmp_path, text=True, capture_output=True, timeout=300, check=False,

@@ -159,6 +159,18 @@ def test_diff_of_config_data_environment_and_code(tmp_path):
         runs.diff(first, tmp_path / "absent")
 
 
+def test_what_a_recipe_promises_is_no_setting_of_the_run(tmp_path):
+    document = {"source": "a paper", "results": [{"metric": "val/top1", "value": 0.7}], "epochs": 3}
+    first = write_run(tmp_path / "with", config={"expected": document})
+    second = write_run(tmp_path / "without")
+    third = write_run(tmp_path / "another", config={"expected": {**document, "epochs": 4}})
+    assert runs.diff(first, second).empty
+    assert runs.diff(first, third).empty
+    table = runs.load(tmp_path)
+    assert not [name for name in table if name.startswith("expected")]
+    assert len(runs.group(table)) == 1
+
+
 def test_group_over_seeds(tmp_path):
     for lr, tops in ((0.1, (0.25, 0.5, 0.75)), (0.2, (0.125,))):
         for seed, top1 in enumerate(tops):

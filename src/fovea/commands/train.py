@@ -84,6 +84,7 @@ def run(cfg: DictConfig, overrides: list[str]) -> float | None:
             fingerprint=fingerprint,
             started=time.time(),
             splits=experiment.data.splits_recorded,
+            classes=experiment.data.num_classes,
         )
         console.print_start(folder, experiment, None if start is None else start.path)
     return _train(cfg, experiment, None if start is None else str(start.path), began)

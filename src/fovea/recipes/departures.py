@@ -21,6 +21,7 @@ class Built:
         train_images: in the split, of which an epoch may see a part.
         parameters: of backbone and head.
         weights: what it begins from; None: random.
+        in_shards: images come from shards, as `fovea.recipes.changed` leaves out.
     """
 
     epochs: int
@@ -32,6 +33,7 @@ class Built:
     train_images: int
     parameters: int
     weights: str | None
+    in_shards: bool = False
 
 
 _NAMES = {
@@ -104,6 +106,8 @@ def document_rows(
     said = of_variant(expected, built.epochs)
     rows = [("document", f"{results_in_words(said['results'])} ({said['source']})")]
     rows += [("differs", line) for line in departures(expected, built)]
+    if built.in_shards:
+        rows.append(("stored", "images are in shards, and count as the document's by their number"))
     note = None if device_batch is None else batch_of_a_device(expected, device_batch)
     return rows if note is None else [*rows, ("differs", note)]
 

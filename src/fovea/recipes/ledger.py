@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from fovea import runs
 from fovea.arguments import compose_checked
 from fovea.catalog import config_dir, groups
-from fovea.recipes.overrides import changed
-from fovea.runs.record import read_mapping
+from fovea.recipes.counts import count_of, other_data, read_summary
+from fovea.recipes.overrides import changed, in_shards
 from fovea.runs.settings import Settings, flatten, parse_settings
 
 NOT_TRIED = "unverified here"
@@ -123,7 +123,8 @@ def ledger(folder: str | Path) -> tuple[list[Entry], list[str]]:
             continue
         differing = {n: known[n].changes(settings_of(n), settings) for n in numbers}
         best = min(numbers, key=lambda n: len(differing[n]))
-        found = _entries(known[best], row, differing[best], table)
+        stored = in_shards(settings) and not in_shards(settings_of(best))
+        found = _entries(known[best], row, differing[best], table, stored)
         entries[known[best].name, known[best].variant] += found
     for recipe in known:
         if not entries[recipe.name, recipe.variant]:
@@ -147,14 +148,16 @@ def _entries(
     row: Mapping[str, Any],
     differing: Mapping[str, tuple[Any, Any]],
     table: pd.DataFrame,
+    stored: bool,
 ) -> list[Entry]:
-    summary = _summary(row["path"])
+    """Return an entry for each result of ``recipe``; ``stored``: its images are in shards."""
+    summary = read_summary(row["path"])
     changes = [f"{key}={ours} (recipe: {theirs})" for key, (theirs, ours) in differing.items()]
-    changes += _other_data(recipe.document, summary)
+    changes += other_data(recipe.document, summary, stored)
     entries = []
     for result in recipe.document["results"]:
         reached, note = _reached(recipe.document, result["metric"], row, table)
-        images = _count(summary, result["metric"].partition("/")[0])
+        images = count_of(summary, result["metric"].partition("/")[0])
         if changes:
             verdict = "another recipe"
         elif row["state"] != "finished":
@@ -162,6 +165,7 @@ def _entries(
         elif reached is None:
             verdict = f"not measured{note}"
         else:
+            note += " (images stored otherwise: in shards)" if stored else ""
             verdict = judge(result["value"], result["spread"], reached, images) + note
         entries.append(_entry(recipe, result, row["id"], reached, verdict, tuple(changes)))
     return entries
@@ -199,28 +203,6 @@ def _reached(
             return _number(other.get(metric)), f" ({document['views']} views)"
     command = f"python src/eval.py ckpt={row['path']} split=val views={document['views']}"
     return None, f": published with views={document['views']}, so type {command}"
-
-
-def _other_data(document: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
-    """Return how the data of a run differs from the document's, as far as its summary tells."""
-    count = _count(summary, "train")
-    if count is None or count == document["train_images"]:
-        return []
-    return [f"{count:,} training images (recipe: {document['train_images']:,})"]
-
-
-def _summary(path: str) -> dict[str, Any]:
-    try:
-        return read_mapping((Path(path) / "summary.json").read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
-def _count(summary: Mapping[str, Any], split: str) -> int | None:
-    splits = summary.get("splits")
-    entry = splits.get(split) if isinstance(splits, Mapping) else None
-    count = entry.get("count") if isinstance(entry, Mapping) else None
-    return count if isinstance(count, int) else None
 
 
 def _entry(

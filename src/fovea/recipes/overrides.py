@@ -19,9 +19,25 @@ INDIFFERENT = re.compile(
 """Settings that leave the optimisation what it is: places, names, loggers, launchers, checkpoints,
 what is shown; workers and decoders; devices and the number of parts a global batch is split into;
 the seed, since a published number holds for any. Which images there are is told by their number
-(`fovea.recipes.departures`), not by the class that reads them (folders or shards). All others
-matter: model, weights, optimiser, schedule, task, freezing, augmentation, sizes, splits, epochs,
-limits, precision, what is monitored, and what happens to steps that are no numbers."""
+(`fovea.recipes.departures`), not by the class that reads them (folders, or shards: `in_shards`).
+All others matter: model, weights, optimiser, schedule, task, freezing, augmentation, sizes, splits,
+epochs, limits, precision, what is monitored, and what happens to steps that are no numbers."""
+
+_FOUND = re.compile(
+    r"data\.(classes|num_classes|official_val|val_fraction|test_fraction|split_seed)"
+)
+"""Settings of how images are found in folders and divided. In shards all of that is done, as the
+settings had it when scripts/prepare_shards.py made them, and stored with classes and normalisation:
+of a run on shards their number says whether they are the recipe's."""
+
+
+def in_shards(settings: Mapping[str, Any]) -> bool:
+    """Return whether a run reads images from shards.
+
+    Args:
+        settings: flat.
+    """
+    return str(settings.get("data._target_")).endswith(".ShardsDataModule")
 
 
 def matters(key: str) -> bool:
@@ -32,11 +48,15 @@ def matters(key: str) -> bool:
 def changed(recipe: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return setting -> (the recipe's value, the run's), where they differ and it matters.
 
+    The same images in shards are no difference; whether they are the same has to be seen otherwise.
+
     Args:
         recipe: flat settings, as `fovea.runs.settings.flatten` gives them.
         run: those of a run. A setting that one of them lacks is None there.
     """
     keys = sorted({*recipe, *run})
+    if in_shards(run) and not in_shards(recipe):
+        keys = [key for key in keys if _FOUND.fullmatch(key) is None]
     pairs = {key: (recipe.get(key), run.get(key)) for key in keys if matters(key)}
     return {key: (theirs, ours) for key, (theirs, ours) in pairs.items() if not _same(theirs, ours)}
 

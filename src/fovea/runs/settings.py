@@ -20,10 +20,11 @@ MOST_VALUES = 20_000
 billions of values."""
 
 OWN = re.compile(
-    r"^(run_id|resume|paths\..*|logger\..*|launcher\..*"
+    r"^(run_id|resume|paths\..*|logger\..*|launcher\..*|expected(\..*)?"
     r"|callbacks\..*\.(dirpath|folder|path|metrics_csv))$"
 )
-"""Settings that say where a run's files go, or how it was started, and differ from run to run."""
+"""Settings that say where a run's files go, how it was started, or what its recipe promises: they
+are no part of what the run is."""
 
 RUN = "<run>"
 
