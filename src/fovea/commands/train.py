@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
 from omegaconf import DictConfig
 
 from fovea import auto_resume, config, console, resume, run_folder, run_lock
 from fovea.checkpoints import durable
-from fovea.checkpoints.schedule import Stopped
+from fovea.commands.ending import close_wandb, ended_early, give_up
 from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
 from fovea.evaluation import Predictions, plot_learning_curves
@@ -24,12 +22,11 @@ from fovea.image_check import check_images
 from fovea.inference import Checkpoint, read_checkpoint
 from fovea.judging import count_cost, logged_metrics, predict_split, weights_fingerprint
 from fovea.judging.reporting import images_of_data, keep, report
-from fovea.machine import devices, ranks
+from fovea.machine import devices
 from fovea.machine.no_room import spared
 from fovea.machine.out_of_memory import explaining_out_of_memory
-from fovea.machine.signals import STOP
 from fovea.planning import print_plan
-from fovea.tracking import WandbRun, environment_record, last_values
+from fovea.tracking import environment_record, last_values
 from fovea.tuning import describe_largest, tune
 from fovea.watching import show_results
 
@@ -107,10 +104,10 @@ def _train(
             )
         callbacks = experiment.trainer.callbacks  # type: ignore[attr-defined]
         if any(getattr(callback, "pruned", False) for callback in callbacks):
-            return _give_up(cfg, experiment, began)
+            return give_up(cfg, experiment, began)
         return _finish(cfg, experiment, began)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        _ended_early(Path(cfg.paths.run), experiment.trainer, error, began)
+        ended_early(Path(cfg.paths.run), experiment.trainer, error, began)
         raise
 
 
@@ -124,44 +121,6 @@ def _check_same_data(checkpoint: Checkpoint, data: ImageDataModule) -> None:
             "added, removed or renamed. Restore them, or start a new run from its weights: "
             f"model.weights={checkpoint.path}"
         )
-
-
-def _ended_early(folder: Path, trainer: Trainer, error: BaseException, began: float) -> None:
-    """Record the state, name the command that goes on from the last checkpoint, end the ranks.
-
-    Lightning turns a KeyboardInterrupt into SystemExit after it has closed loggers and ranks.
-    """
-    if not devices.is_main_process():
-        if isinstance(error, Stopped):
-            sys.exit(ranks.status_of_another(trainer, STOP.status))
-        return
-    _close_wandb(trainer, {}, exit_code=1)
-    # A loop that was about to begin fails in Lightning's own clearing up, and hides the signal.
-    stops = SystemExit | KeyboardInterrupt
-    interrupted = isinstance(error, stops) or isinstance(error.__context__, stops)
-    state = "interrupted" if interrupted else "failed"
-    reason = None if interrupted else str(error)
-    with spared("summary.json", folder):
-        run_folder.write_summary(
-            folder, state=state, seconds=time.monotonic() - began, error=reason
-        )
-    if run_folder.has_checkpoint(folder):
-        again = console.command("train", console.given("resume", folder))
-        log.info("%s. To go on: %s", state, again)
-    else:
-        log.info("%s before the first checkpoint.", state)
-    if interrupted:
-        ranks.wait_for_others(trainer)
-        sys.exit(STOP.status)
-
-
-def _close_wandb(trainer: Trainer, summary: dict[str, float | None], exit_code: int = 0) -> None:
-    """End the W&B run and say where it is to be seen; Lightning leaves it open."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbRun):
-            logger.finish({k: v for k, v in summary.items() if v is not None}, exit_code)
-            if where := logger.url or logger.sync_command:
-                console.print_rows([("W&B", where)])
 
 
 def _finish(cfg: DictConfig, experiment: Experiment, began: float) -> float | None:
@@ -204,7 +163,7 @@ def _finish(cfg: DictConfig, experiment: Experiment, began: float) -> float | No
         )
     show_results(trainer.loggers, folder / "report")
     console.print_end(folder, experiment.data, cfg.monitor.metric, objective, metrics, best, bad)
-    _close_wandb(trainer, {cfg.monitor.metric: objective, **metrics})
+    close_wandb(trainer, {cfg.monitor.metric: objective, **metrics})
     return objective
 
 
@@ -235,25 +194,3 @@ def _judge(
     if split in kept:
         report(folder / "report", kept[split], images_of_data(data, split), val=kept["val"])
     return metrics, cost
-
-
-def _give_up(cfg: DictConfig, experiment: Experiment, began: float) -> float | None:
-    """Close a trial that its sweep has pruned: what it reached is kept, no more is computed."""
-    folder = Path(cfg.paths.run)
-    metrics = last_values(folder / "metrics.csv")
-    score = getattr(experiment.trainer.checkpoint_callback, "best_model_score", None)
-    objective = None if score is None else float(score)
-    if devices.is_main_process():
-        with spared("summary.json", folder):
-            run_folder.write_summary(
-                folder,
-                state="pruned",
-                seconds=time.monotonic() - began,
-                monitor=cfg.monitor.metric,
-                objective=objective,
-                metrics=metrics,
-                epochs=experiment.trainer.current_epoch,
-            )
-        log.info("\npruned: others of this sweep are better at the same epoch")
-        _close_wandb(experiment.trainer, {cfg.monitor.metric: objective, **metrics})
-    return objective
