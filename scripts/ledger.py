@@ -30,6 +30,8 @@ def main() -> None:
     parser.add_argument("--changes", type=int, default=3, help="shown of each run; 0: all")
     parser.add_argument("--all", action="store_true", help="variants that were not tried, too")
     options = parser.parse_args()
+    if options.changes < 0:
+        parser.error(f"--changes {options.changes}: 0 or more")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         entries, broken = ledger(options.folder)
@@ -37,6 +39,8 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     print(text(entries, options.changes, options.all))
+    if all(entry.verdict == NOT_TRIED for entry in entries):
+        print(f"\nNo run of a recipe is in {printable(options.folder)}.")
     if broken:
         print("\nCan't be read, and not counted:")
         print("\n".join(f"  {printable(line)}" for line in broken))

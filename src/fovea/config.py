@@ -10,7 +10,7 @@ from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 from pydantic import ValidationError
 
 from fovea.errors import FoveaError, did_you_mean
-from fovea.schema import PATTERNS, SCHEMAS
+from fovea.schema import PATTERNS, SCHEMAS, document_keys
 
 
 def check(cfg: DictConfig, command: str) -> None:
@@ -75,6 +75,12 @@ def _sentences(error: ValidationError) -> list[str]:
         value = items[0]["input"]
         if items[0]["type"] == "missing":
             lines.append(f"{key} is missing.")
+            continue
+        if items[0]["type"] == "extra_forbidden":  # only a recipe's document is closed
+            known = document_keys(key)
+            near = did_you_mean(key.rpartition(".")[2], known)
+            lines.append(f"{key}: a recipe's document has no such key here.{near}")
+            lines.append(f"  It has: {', '.join(known)}")
             continue
         wanted = " or ".join(dict.fromkeys(_wanted(item) for item in items))
         choices = [c.strip("' ") for item in items if item["type"] == "literal_error"

@@ -7,6 +7,7 @@ things without a configuration.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,7 +109,9 @@ def build_node(node: Any, key: str, **arguments: Any) -> Any:
             raise error.__cause__ from None
         raise FoveaError(f"{key}: {error}") from error
     except (TypeError, ValueError, IndexError, MisconfigurationException) as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         hint = f". Its keys: --cfg job --package {key}" if "argument" in str(error) else ""
+        hint += f"; without this one: ~{key}.{unknown[1]}" if unknown else ""
         raise FoveaError(f"{key}: {error}{hint}") from error
 
 

@@ -387,6 +387,13 @@ class _Expected(_Document):
     variants: dict[str, _Variant] | None
 
 
+def document_keys(key: str) -> list[str]:
+    """Return what the part of a recipe's document may hold that ``key`` stands in."""
+    if ".results." in key:
+        return list(_Result.model_fields)
+    return list((_Variant if key.startswith("expected.variants.") else _Expected).model_fields)
+
+
 class _Train(_Section):
     expected: _Expected | None = _ABSENT
     data: _Data

@@ -16,7 +16,7 @@ from fovea.catalog import config_dir, groups
 from fovea.config import check
 from fovea.errors import FoveaError
 from fovea.experiment import build, compose
-from fovea.recipes import Built, departures
+from fovea.recipes import Built, departures, document_rows
 
 RECIPES = groups()["experiment"]
 FILES = {name: (config_dir() / "experiment" / f"{name}.yaml").read_text() for name in RECIPES}
@@ -83,7 +83,9 @@ def test_unknown_keys_and_wrong_values_of_expected_are_errors():
     cfg = compose_checked("train", ["experiment=resnet50_v1", "data.root=x"])
     check(cfg, "train")
     for word, said in (
-        ("+expected.value=0.5", r"expected\.value"),
+        ("+expected.value=0.5", r"expected\.value: a recipe's document has no such key here"),
+        ("+expected.epoch=90", r"expected\.epoch: .*Did you mean 'epochs'\?\n  It has: source, "),
+        ("+expected.results.0.valeu=0.7", r"results\.0\.valeu: .*'value'\?\n  It has: metric, "),
         ("expected.results.0.value=76.13", r"expected\.results\.0\.value=76\.13.*at most 1"),
         ("expected.results.0.metric=top1", r"a metric of val or test"),
         ("expected.epochs=ninety", r"expected\.epochs.*a whole number"),
@@ -171,6 +173,32 @@ def test_wrong_data_weights_and_sizes_are_told():
         "parameters: 23,528,522, the document has 25,557,032",
         "begins from IMAGENET1K_V2, the document from random weights",
     ]
+
+
+def test_a_recipe_with_other_data_network_and_size_says_so_before_it_starts(tmp_path):
+    words = ["data=digits", "model=resnet18", "data.image_size=192", f"paths.outputs={tmp_path}"]
+    rows = build(compose(["experiment=resnet50_v1", *words, "logger=none"])).rows
+    assert {how for what, how in rows if what == "differs"} >= {
+        "pixels in evaluation: 192, the document has 224",
+        "pixels of the shorter side in evaluation: 219, the document has 256",
+        "classes: 10, the document has 1,000",
+        "training images: 1,150, the document has 1,281,167",
+        # 11,689,512 less 990 classes of 513 and two of three channels of 64 x 7 x 7.
+        "parameters: 11,175,370, the document has 25,557,032",
+    }
+
+
+def test_a_setting_that_other_data_do_not_have_is_named_with_the_way_out(tmp_path):
+    said = r"keyword argument 'official_val'.*~data\.official_val"
+    with pytest.raises(FoveaError, match=said):
+        build(compose(["experiment=vit_s16", "data=digits", f"paths.outputs={tmp_path}"]))
+
+
+def test_shards_are_told():
+    document = DOCUMENTS["resnet50_ffcv"]
+    built = Built(16, 4096, 192, 256, 293, 1000, 1281167, 25557032, None, in_shards=True)
+    rows = document_rows(document, built, 512)
+    assert [what for what, _ in rows] == ["document", "stored"]
 
 
 def test_other_devices_change_only_what_batch_norm_sees(imagenet, tmp_path):

@@ -123,6 +123,31 @@ def test_broken_folders_are_listed(entries_of):
     assert broken[0].startswith("broken: ")
 
 
+def test_no_folder_stops_the_ledger(tmp_path):
+    broken = {
+        "cut_json": ("summary.json", b'{"state": "fini'),
+        "cut_csv": ("metrics.csv", b'epoch,step,val/top1\n"0,1'),
+        "binary": ("config.yaml", b"\xff\xfe\x00"),
+        "words": ("overrides.yaml", b"{a: 1}"),
+        "splits": ("summary.json", b'{"state": "finished", "splits": [1], "classes": "ten"}'),
+    }
+    for name, (file, content) in broken.items():
+        (run_of(tmp_path / name, "alexnet") / file).write_bytes(content)
+    directory = run_of(tmp_path / "directory", "alexnet") / "summary.json"
+    directory.unlink()
+    directory.mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no_run").mkdir()
+    (tmp_path / "no_run" / "notes.txt").write_text("hello")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    entries, listed = ledger(tmp_path)
+    told = {line.partition(":")[0] for line in listed}
+    assert told == {"cut_json", "binary", "words", "directory"}
+    verdicts = {e.run: e.verdict for e in entries if e.recipe == "alexnet"}
+    assert "reproduced" not in {verdicts.get(name) for name in told}
+    assert verdicts["cut_csv"] == "not measured"  # a line that is being written is no fault
+
+
 def test_the_command_prints_it_all(outputs, tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts/ledger.py"), str(outputs), "--changes", "1"],
@@ -140,6 +165,12 @@ def test_the_command_prints_it_all(outputs, tmp_path):
     )  # fmt: skip
     assert gone.returncode == 2
     assert gone.stderr.startswith("There is no folder of runs at")
+    (tmp_path / "empty").mkdir()
+    none = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/ledger.py"), "empty"],
+        env=environment(), cwd=tmp_path, text=True, capture_output=True, timeout=300, check=True,
+    )  # fmt: skip
+    assert none.stdout.endswith("No run of a recipe is in empty.\n")
 
 
 def test_how_far_a_run_may_fall_short():
