@@ -2,6 +2,8 @@
 
     python scripts/benchmark_trainer.py                  # what a step costs
     python scripts/benchmark_trainer.py --startup        # seconds to the first step, --help, a typo
+    python scripts/benchmark_trainer.py --memory --images <folder>   # peaks of process and workers
+    python scripts/benchmark_trainer.py --cpu            # threads, channels_last, bfloat16
 
 Plain loop, Lightning alone and fovea train the same network on the same batches in memory, on one
 thread of the CPU; first it is checked that their losses agree to 1e-6 over the first 20 steps. All
@@ -27,6 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import torch
+import trainer_memory
 import trainer_startup
 from trainer_loops import (
     Measured,
@@ -63,12 +66,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--startup", action="store_true", help="measure the start, not the steps")
+    parser.add_argument("--memory", action="store_true", help="measure the memory")
+    parser.add_argument("--images", help="class folders, for --memory with workers")
+    parser.add_argument("--cpu", action="store_true", help="measure settings of a CPU")
     parser.add_argument("--networks", default=",".join(WIDTHS), help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300, help="of each run; default: %(default)s")
     options = parser.parse_args()
     if options.startup:
         print("\n".join(trainer_startup.report(options.repeats)))
+        return
+    if options.memory:
+        print("\n".join(trainer_memory.memory_report(options.images)))
+        return
+    if options.cpu:
+        print("\n".join(trainer_memory.cpu_report(options.repeats)))
         return
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

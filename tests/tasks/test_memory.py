@@ -36,7 +36,8 @@ def test_nothing_grows_with_the_number_of_steps(tmp_path):
             "data=digits", "data.batch_size=2", "data.image_size=8", "data.in_memory=true",
             "model=timm", "model.name=test_resnet", "augment=none", "logger=none",
             "trainer.max_epochs=4", "trainer.accelerator=cpu",
-            "trainer.devices=1", "trainer.limit_val_batches=2", "trainer.limit_train_batches=500", f"paths.outputs={tmp_path}",
+            "trainer.devices=1", "trainer.limit_val_batches=2",
+            "trainer.limit_train_batches=500", f"paths.outputs={tmp_path}",
         ]
     )  # fmt: skip
     census = Census()
