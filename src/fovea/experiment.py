@@ -26,6 +26,7 @@ from fovea.checkpoints import generations
 from fovea.checkpoints.checkpoint_io import AtomicCheckpointIO
 from fovea.checkpoints.schedule import LastCheckpoint
 from fovea.data import ImageDataModule, ShardsDataModule
+from fovea.data.several_views import Views, make_views
 from fovea.errors import FoveaError, did_you_mean
 from fovea.machine import devices, ranks
 from fovea.machine.accumulation import AgreedAccumulation, find_accumulation
@@ -48,6 +49,7 @@ class Experiment:
         trainer: with callbacks and loggers.
         rows: (what, how) for the summary at the start.
         steps_per_epoch: optimiser steps.
+        views: of the evaluation at the end.
     """
 
     data: ImageDataModule
@@ -55,6 +57,7 @@ class Experiment:
     trainer: lightning.Trainer
     rows: list[tuple[str, str]]
     steps_per_epoch: int
+    views: Views
 
 
 class RecordInCheckpoint(Callback):
@@ -224,6 +227,7 @@ def _build(cfg: DictConfig, resume_step: int | None) -> Experiment:
     data = build_data(cfg, preprocessing_of(model))
     if cfg.test:
         data.class_counts("test")  # says now, not after the training, if there is none
+    views = make_views(_resolved(cfg.views), data.preprocessing, data.hflip)
     backbone, head, model_rows = build_model(
         model, data.image_shape, data.class_names, load=resume_step is None
     )
@@ -252,9 +256,10 @@ def _build(cfg: DictConfig, resume_step: int | None) -> Experiment:
             f"  It is one of: {', '.join(task.metric_names())}"
         )
     epochs, steps = cfg.trainer.max_epochs, steps_per_epoch(trainer, data)
-    rows = [*data.describe(), *model_rows, *task.describe(epochs, steps)]
+    seen = [("views at the end", views.describe())] if views.count > 1 else []
+    rows = [*data.describe(), *seen, *model_rows, *task.describe(epochs, steps)]
     rows += _document_rows(cfg, data, task, trainer)
-    return Experiment(data, task, trainer, rows, steps)
+    return Experiment(data, task, trainer, rows, steps, views)
 
 
 def _document_rows(

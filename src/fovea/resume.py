@@ -78,6 +78,8 @@ def merge(cfg: DictConfig, saved: DictConfig, overrides: list[str]) -> DictConfi
         _keep_phases(merged, saved.trainer.max_epochs)
         merged.resume = cfg.resume
         merged.paths = cfg.paths
+        if "views" not in merged:
+            merged.views = "center"  # a run from before there was a choice
         merged.allow_targets = cfg.allow_targets  # never what the run's own file says
         merged.run_id = cfg.run_id
         if saved.paths.run is not None and saved.paths.run != cfg.paths.run:

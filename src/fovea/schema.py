@@ -371,7 +371,7 @@ class _Variant(_Document):
 class _Expected(_Document):
     source: str
     results: Annotated[list[_Result], Len(1)]
-    views: Literal["center", "flip"]  # of the published evaluation
+    views: Literal["center", "flip", "mirror_translate"]  # of the published evaluation
     epochs: PositiveInt
     global_batch: PositiveInt
     devices: PositiveInt | None  # that shared it; null: not published
@@ -392,6 +392,25 @@ def document_keys(key: str) -> list[str]:
     if ".results." in key:
         return list(_Result.model_fields)
     return list((_Variant if key.startswith("expected.variants.") else _Expected).model_fields)
+
+
+class _Views(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    sizes: list[PositiveInt] = _ABSENT
+    crops: Literal["center", "five"] = _ABSENT
+    mirror: bool = _ABSENT
+    translate: NonNegativeInt = _ABSENT
+    average: Literal["probabilities", "logits"] = _ABSENT
+
+
+ViewsChoice = Annotated[
+    Annotated[
+        Literal["center", "flip", "mirror_translate", "ten_crop", "multi_scale"], Tag("(named)")
+    ]
+    | Annotated[_Views, Tag("(own)")],
+    pydantic.Discriminator(lambda node: "(own)" if isinstance(node, dict) else "(named)"),
+]
 
 
 class _Train(_Section):
@@ -415,6 +434,7 @@ class _Train(_Section):
     tune: _Tune = _ABSENT
     seed: NonNegativeInt
     test: bool
+    views: ViewsChoice = _ABSENT
     on_nan: Literal["stop", "skip", "restore"]
     on_nan_limit: PositiveInt
     compile: bool
@@ -435,22 +455,10 @@ Corruptions = Literal[
 ]  # fmt: skip
 
 
-class _Views(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    sizes: list[PositiveInt] = _ABSENT
-    crops: Literal["center", "five"] = _ABSENT
-    mirror: bool = _ABSENT
-
-
 class _Eval(_Section):
     ckpt: str | Annotated[list[str], Len(1)] | None
     predictions: str | Annotated[list[str], Len(1)] | None
-    views: Annotated[
-        Annotated[Literal["center", "flip", "ten_crop", "multi_scale"], Tag("(named)")]
-        | Annotated[_Views, Tag("(own)")],
-        pydantic.Discriminator(lambda node: "(own)" if isinstance(node, dict) else "(named)"),
-    ]
+    views: ViewsChoice
     ensemble: bool
     calibrate: bool
     cost: bool

@@ -25,6 +25,18 @@ def unreadable_index(index: int) -> int:
     return -2 - index
 
 
+class ViewAverage(NamedTuple):
+    """How what is said of an image's views becomes one.
+
+    Attributes:
+        weights: (V,) of the views, their sum 1.
+        logits: averaged are the logits, not the probabilities.
+    """
+
+    weights: tuple[float, ...]
+    logits: bool = False
+
+
 class Batch(NamedTuple):
     """What a data loader yields and what a task receives.
 
@@ -40,6 +52,7 @@ class Batch(NamedTuple):
             ``indices >= 0`` and no others.
         targets: (B, K) float soft labels after mixup or cutmix, else None.
         seeds: (B,) int64, from which random changes on the device are drawn; None in evaluation.
+        average: of the V views of each image; None where there is one.
     """
 
     images: Tensor
@@ -47,6 +60,7 @@ class Batch(NamedTuple):
     indices: Tensor
     targets: Tensor | None = None
     seeds: Tensor | None = None
+    average: ViewAverage | None = None
 
 
 Interpolation = Literal["bilinear", "bicubic"]

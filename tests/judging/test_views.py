@@ -99,6 +99,27 @@ def test_own_views_are_all_combinations(photos):
     assert len(names) == 2, "other views have another description"
 
 
+def test_own_shifts_of_five_crops_are_weighted(photos):
+    """Fifteen views by hand: both shifted copies together weigh as much as the crop itself."""
+    data, task = data_of(photos), task_of().eval()
+    data.views = make_views({"crops": "five", "translate": 2}, data.preprocessing, hflip=True)
+    found = predict_split(task, data, trainer(), "test")
+    assert data.views.count == 15
+    expected = []
+    for path in found.paths:
+        image = v2.functional.pil_to_tensor(Image.open(path))
+        square = v2.CenterCrop(16)(v2.Resize(16, antialias=True)(image))
+        total = torch.zeros(3)
+        for crop in v2.FiveCrop(12)(square):
+            padded = v2.functional.pad(crop, [2], padding_mode="reflect")
+            views = torch.stack([crop, padded[:, :12, :12], padded[:, 4:, 4:]])
+            with torch.no_grad():
+                said = task(data.preprocessing.normalize(views)).softmax(dim=1)
+            total += said[0] / 10 + (said[1] + said[2]) / 20
+        expected.append(total)
+    torch.testing.assert_close(found.probabilities, torch.stack(expected), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("choice", "name"),
     [
@@ -108,6 +129,7 @@ def test_own_views_are_all_combinations(photos):
         ({"crops": "five", "mirror": True}, "ten_crop"),
         ({"sizes": [15, 12, 14], "mirror": True}, "multi_scale"),
         ({"sizes": [16]}, "center"),
+        ({"mirror": True, "translate": 1, "average": "logits"}, "mirror_translate"),
     ],
 )
 def test_the_same_views_are_described_alike(photos, choice, name):
@@ -125,6 +147,7 @@ def test_the_same_views_are_described_alike(photos, choice, name):
         ("ten_crop", None, True, "data.crop_ratio=0.875"),
         ("ten_crop", 12, True, "all the same"),
         ("ten_crops", 16, True, "Did you mean 'ten_crop'"),
+        ({"translate": 12}, 16, True, "views.translate=12"),
         ({"sizes": [10], "crops": "center", "mirror": False}, 16, True, "from 12 on"),
     ],
 )

@@ -176,6 +176,7 @@ def _judge(
         the metrics of each split by name, and what the network costs, the latter on rank 0.
     """
     folder, data, task = Path(cfg.paths.run), experiment.data, experiment.task
+    data.views = experiment.views
     found: dict[str, Predictions | None] = {}
     metrics: dict[str, float] = {}
     for split in ("val", "test") if cfg.test else ("val",):

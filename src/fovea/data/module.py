@@ -293,6 +293,8 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
             batch = batch._replace(images=batch.images.decode(batch.labels.device))
         if batch.seeds is None:
             images = self.preprocessing.normalize(split_views(batch.images, self.views))
+            if self.views.count > 1:
+                batch = batch._replace(average=self.views.view_average)
         else:
             images = self.augment.on_device(
                 batch.images, batch.seeds, self.preprocessing, self.hflip

@@ -12,15 +12,16 @@ from torchvision.transforms.v2 import functional as tvf
 
 from fovea.data.views import EvaluationView
 from fovea.errors import FoveaError, did_you_mean
-from fovea.types import Preprocessing
+from fovea.types import Preprocessing, ViewAverage
 
-ViewsName = Literal["center", "flip", "ten_crop", "multi_scale"]
+ViewsName = Literal["center", "flip", "mirror_translate", "ten_crop", "multi_scale"]
 Crops = Literal["center", "five"]
+Averaged = Literal["probabilities", "logits"]
 
 
 @dataclass(frozen=True)
 class Views:
-    """What is seen of each image; the probabilities of all views are averaged.
+    """What is seen of each image; probabilities of all views, or logits, are averaged.
 
     Attributes:
         name: for the record; others of the same content are equal.
@@ -28,12 +29,17 @@ class Views:
             preprocessing.
         crops: ``center``, or ``five``: corners and centre of the image's central square.
         mirror: each crop is seen mirrored as well.
+        translate: each crop is also seen shifted by so many pixels up and left, and down and right,
+            its edges reflected; the two together weigh as much as the crop itself. 0: it is not.
+        average: what is averaged.
     """
 
     name: str = field(default="center", compare=False)
     sizes: tuple[int, ...] = ()
     crops: Crops = "center"
     mirror: bool = False
+    translate: int = 0
+    average: Averaged = "probabilities"
 
     @property
     def num_crops(self) -> int:
@@ -43,7 +49,19 @@ class Views:
     @property
     def count(self) -> int:
         """How many views there are of an image."""
-        return self.num_crops * (2 if self.mirror else 1)
+        return self.num_crops * len(self._translated) * (2 if self.mirror else 1)
+
+    @property
+    def _translated(self) -> tuple[float, ...]:
+        """Weight of a crop itself and of its shifted copies."""
+        return (0.5, 0.25, 0.25) if self.translate else (1.0,)
+
+    @property
+    def view_average(self) -> ViewAverage:
+        """How the views of an image, in the order of `split_views`, are averaged."""
+        mirrored = 2 if self.mirror else 1
+        share = [w / mirrored / self.num_crops for w in self._translated for _ in range(mirrored)]
+        return ViewAverage(tuple(share * self.num_crops), self.average == "logits")
 
     @property
     def cropped_otherwise(self) -> bool:
@@ -55,7 +73,9 @@ class Views:
         if self == CENTER:
             return "center"
         at = f" at {', '.join(map(str, self.sizes))} pixels" if self.sizes else ""
-        mirrored = ", mirrored as well" if self.mirror else ""
+        mirrored = f", shifted by {self.translate} as well" if self.translate else ""
+        mirrored += ", mirrored as well" if self.mirror else ""
+        mirrored += ", mean of logits" if self.average == "logits" else ""
         crops = "center crop" if self.crops == "center" else "five crops"
         return f"{self.name}: {crops}{at}{mirrored}; {self.count} an image"
 
@@ -73,20 +93,26 @@ def make_views(choice: str | Mapping[str, Any], preprocessing: Preprocessing, hf
     centre, mirrored as well, of images whose shorter side is 1, 8/7 and 9/7 times the crop: 224,
     256 and 288 pixels for one of 224 (Simonyan & Zisserman 2015, arXiv 1409.1556, section 4.2: the
     sizes S - 32, S and S + 32 for S = 256). Averaged are the softmax probabilities, as in both.
+    ``mirror_translate`` is the centre and two copies shifted by a pixel, each mirrored as well, the
+    logits being averaged and the centre having half the weight (Jordan 2024, arXiv 2404.00498,
+    section 3.5; ``infer_mirror_translate`` of ``legacy/airbench94.py``).
 
     Args:
-        choice: one of these, or some of ``sizes``, ``crops`` and ``mirror`` of `Views`.
+        choice: one of these, or some of ``sizes``, ``crops``, ``mirror``, ``translate`` and
+            ``average`` of `Views`.
         preprocessing: of the evaluation.
         hflip: whether a mirrored image keeps its label.
 
     Raises:
-        FoveaError: an unknown name, views that would all be the same, sizes below the crop's, or a
-            mirrored view of images that must not be mirrored.
+        FoveaError: an unknown name, views that would all be the same, sizes below the crop's, a
+            shift that is not less than the crop, or a mirrored view of images that must not be
+            mirrored.
     """
     size = preprocessing.image_size
     named = {
         "center": CENTER,
         "flip": Views("flip", mirror=True),
+        "mirror_translate": Views("mirror_translate", mirror=True, translate=1, average="logits"),
         "ten_crop": Views("ten_crop", crops="five", mirror=True),
         "multi_scale": Views("multi_scale", (size, round(size * 8 / 7), round(size * 9 / 7)),
                              mirror=True),
@@ -112,6 +138,11 @@ def make_views(choice: str | Mapping[str, Any], preprocessing: Preprocessing, hf
         raise FoveaError(
             f"views: five crops of {size} pixels out of images of {size} are all the same. Resize "
             "them to more than is cut out: data.crop_ratio=0.875"
+        )
+    if not 0 <= views.translate < size:
+        raise FoveaError(
+            f"views.translate={views.translate}: a crop of {size} pixels can be shifted by 0 to "
+            f"{size - 1}."
         )
     if views.mirror and not hflip:
         raise FoveaError(
@@ -166,4 +197,13 @@ def split_views(images: Tensor, views: Views) -> Tensor:
     if views == CENTER:
         return images
     single = images.unflatten(1, (views.num_crops, -1)).flatten(0, 1)
+    if views.translate:
+        single = torch.stack([single, *_translated(single, views.translate)], 1).flatten(0, 1)
     return torch.stack([single, single.flip(-1)], 1).flatten(0, 1) if views.mirror else single
+
+
+def _translated(images: Tensor, pixels: int) -> list[Tensor]:
+    """Return the windows up and left, and down and right, of images with reflected edges."""
+    height, width = images.shape[-2:]
+    padded = torch.nn.functional.pad(images, (pixels,) * 4, "reflect")
+    return [padded[..., at : at + height, at : at + width] for at in (0, 2 * pixels)]

@@ -191,18 +191,20 @@ def _reached(
     """Return what the run reached, and a word on how that was measured.
 
     Of the val split the last epoch counts: the best one was chosen by looking at it. Published with
-    other views than the centre, the value is that of an evaluation with them.
+    other views than the run's own evaluation had, the value is that of an evaluation with them.
     """
-    if document["views"] == "center":
-        name = f"last/{metric}" if metric.startswith("val/") else metric
-        return _number(row.get(name)), ""
+    split, views = metric.partition("/")[0], document["views"]
+    if split == "val" and views == "center":
+        return _number(row.get(f"last/{metric}")), ""
+    if split == "test" and ((_settings(row["path"]) or {}).get("views") or "center") == views:
+        return _number(row.get(metric)), "" if views == "center" else f" ({views} views)"
     for other in table[table["kind"] == "eval"].to_dict("records"):
         settings = _settings(other["path"]) or {}
         same = str(settings.get("ckpt", "")).rstrip("/").startswith(str(row["path"]))
-        if same and settings.get("views") == document["views"]:
-            return _number(other.get(metric)), f" ({document['views']} views)"
-    command = f"python src/eval.py ckpt={row['path']} split=val views={document['views']}"
-    return None, f": published with views={document['views']}, so type {command}"
+        if same and settings.get("views") == views:
+            return _number(other.get(metric)), f" ({views} views)"
+    command = f"python src/eval.py ckpt={row['path']} split={split} views={views}"
+    return None, f": published with views={views}, so type {command}"
 
 
 def _entry(

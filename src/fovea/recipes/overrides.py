@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 INDIFFERENT = re.compile(
-    r"(run_id|resume|group|tags|seed|test|compile|channels_last|allow_targets)"
+    r"(run_id|resume|group|tags|seed|test|views|compile|channels_last|allow_targets)"
     r"|(paths|logger|launcher|checkpoint|sweep|expected|debug)(\..*)?"
     r"|callbacks\.(best|throughput|spikes|progress|image_sheets|learning_curves)(\..*)?"
     r"|data\.(root|cache_dir|num_workers|decode|in_memory|memory_fraction|eval_batch_size|check|seed"
@@ -17,7 +17,8 @@ INDIFFERENT = re.compile(
     r"|collective_timeout|num_sanity_val_steps|deterministic|profiler)(\..*)?"
 )
 """Settings that leave the optimisation what it is: places, names, loggers, launchers, checkpoints,
-what is shown; workers and decoders; devices and the number of parts a global batch is split into;
+what is shown; what the evaluation at the end sees; workers and decoders; devices and the number of
+parts a global batch is split into;
 the seed, since a published number holds for any. Which images there are is told by their number
 (`fovea.recipes.departures`), not by the class that reads them (folders, or shards: `in_shards`).
 All others matter: model, weights, optimiser, schedule, task, freezing, augmentation, sizes, splits,

@@ -23,7 +23,8 @@ class ClassificationTask(Task):
 
     Logs ``train/loss`` and ``train/lr`` by step, ``train/top1`` by epoch, ``val/...`` and
     ``test/...`` by evaluation. The loss of an evaluation is neither smoothed nor weighted. Several
-    views of each image are judged by the mean of their probabilities, and its cross-entropy.
+    views of each image are judged by the mean of their probabilities, or of their logits, and its
+    cross-entropy.
 
     Args:
         num_classes: K, also the size of the head's output.
@@ -165,11 +166,10 @@ class ClassificationTask(Task):
 
     def _count(self, metrics: ClassificationMetrics, batch: Batch) -> Tensor:
         logits: Tensor = self(batch.images)
-        views = len(logits) // len(batch.labels)
-        if views == 1:
+        if batch.average is None:
             losses = self.loss.evaluate(logits, batch.labels)
         else:
-            logits = average_views(logits, views)
+            logits = average_views(logits, batch.average)
             losses = cross_entropy(logits, batch.labels, reduction="none")
         metrics.update(logits, batch.labels, batch.indices, losses)
         return logits

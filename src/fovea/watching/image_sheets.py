@@ -98,7 +98,8 @@ def _of_split(data: Any, split: str, count: int) -> tuple[Tensor, list[str], str
         samples.append(dataset[index])
         if time.monotonic() > deadline:
             break
-    batch = Batch(*(torch.stack(part) for part in zip(*(s[:3] for s in samples), strict=True)))
+    pixels, labels, indices = map(torch.stack, zip(*(s[:3] for s in samples), strict=True))
+    batch = Batch(pixels, labels, indices)
     images = data.preprocessing.normalize(batch.images)
     heading = f"Evaluation images: {len(samples)} of the {total:,} of {split}"
     return denormalized(images, data.preprocessing), titles(batch, data.class_names), heading
