@@ -122,6 +122,9 @@ class _Augment(_Section):
     scale: Annotated[list[Share], Len(2, 2), pydantic.AfterValidator(_rise)]
     ratio: Annotated[list[PositiveFloat], Len(2, 2), pydantic.AfterValidator(_rise)]
     flip: Probability
+    alternate_flip: bool = _ABSENT
+    padding: PositiveInt | None = _ABSENT
+    padding_mode: Literal["zero", "reflect"] = _ABSENT
     rotate: Annotated[float, Ge(0), Le(180)]
     translate: Probability
     policy: (

@@ -7,6 +7,7 @@ from torchvision.transforms import v2
 
 from fovea.data import batch_augment
 from fovea.data.batch_augment import (
+    alternating_flip,
     cut_out,
     erase_rectangles,
     flip_and_shift,
@@ -28,14 +29,15 @@ def noise(count, channels=3, size=32):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("reflect", [False, True])
 @pytest.mark.parametrize(("flip", "padding"), [(0.5, 4), (0.0, 4), (1.0, 1), (0.5, 0)])
-def test_slices_on_the_cpu_and_indices_elsewhere_give_the_same(channels, flip, padding):
+def test_slices_on_the_cpu_and_indices_elsewhere_give_the_same(channels, flip, padding, reflect):
     images, drawn = noise(50, channels, 16), seeds(50)
-    ours = flip_and_shift(images, drawn, flip, padding)
+    ours = flip_and_shift(images, drawn, flip, padding, reflect)
     mirrored = uniform(drawn, batch_augment._FLIP) < flip
     reference = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     if padding:
-        reference = batch_augment._shift_by_index(reference, drawn, padding)
+        reference = batch_augment._shift_by_index(reference, drawn, padding, reflect)
     assert torch.equal(ours, reference)
     assert ours.is_contiguous(memory_format=torch.channels_last)
 
@@ -63,6 +65,14 @@ def test_shifts_are_those_of_torchvisions_random_crop():
     expected = len(plain) / 81
     # Chi-squared with 80 degrees of freedom: above 124.8 once in a thousand.
     assert ((counts - expected) ** 2 / expected).sum() < 124.8
+
+
+def test_alternating_flips_turn_each_image_every_other_epoch():
+    epochs = [alternating_flip(seeds(), 0.3, epoch) for epoch in range(4)]
+    assert 0.26 < epochs[0].float().mean() < 0.34
+    assert torch.equal(epochs[1], ~epochs[0])
+    assert torch.equal(epochs[2], epochs[0])
+    assert torch.equal(epochs[3], epochs[1])
 
 
 def test_colour_is_that_of_torchvision_with_the_same_factors():

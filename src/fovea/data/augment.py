@@ -25,6 +25,8 @@ SMALL_IMAGE = 64
 """Up to this side in pixels ``crop=auto`` pads and shifts; above it crops and resizes."""
 
 _CROPS = ("auto", "resized", "pad", "none")
+_PADDING_MODES = {"zero": "constant", "reflect": "reflect"}
+"""And what torchvision calls them."""
 
 
 class Augment:
@@ -42,6 +44,10 @@ class Augment:
         ratio: smallest and largest width/height, for ``resized``.
         flip: probability of mirroring, where the data set says that mirrored images keep their
             labels (``data.hflip``).
+        alternate_flip: ``flip`` is of even epochs, counted from 0, and odd ones mirror the other
+            images; see `alternating_flip`.
+        padding: of ``pad``, in pixels; None: an eighth of the side.
+        padding_mode: ``zero`` pads with black, ``reflect`` with the image mirrored at its edges.
         rotate: up to so many degrees, either way.
         translate: up to this share of the side, each axis.
         policy: ``randaug`` (RandAugment, Cubuk et al. 2020, arXiv 1909.13719) or ``trivialaug``
@@ -71,6 +77,9 @@ class Augment:
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip: float = 0.5,
+        alternate_flip: bool = False,
+        padding: int | None = None,
+        padding_mode: Literal["zero", "reflect"] = "zero",
         rotate: float = 0.0,
         translate: float = 0.0,
         policy: str | None = None,
@@ -89,6 +98,9 @@ class Augment:
         self.scale = (float(scale[0]), float(scale[1]))
         self.ratio = (float(ratio[0]), float(ratio[1]))
         self.flip = flip
+        self.alternate_flip = alternate_flip
+        self.padding = padding
+        self.padding_mode = padding_mode
         self.rotate = rotate
         self.translate = translate
         self.policy = policy
@@ -105,6 +117,11 @@ class Augment:
 
     def _check(self) -> None:
         check_choice("augment.crop", self.crop, _CROPS)
+        check_choice("augment.padding_mode", self.padding_mode, tuple(_PADDING_MODES))
+        if self.padding is not None and self.padding < 1:
+            raise FoveaError(
+                f"augment.padding={self.padding} must be at least 1; augment.crop=none"
+            )
         if self.policy is not None:
             check_policy(self.policy)
         if self.train_size.given and self.crop not in ("auto", "resized"):
@@ -172,7 +189,8 @@ class Augment:
         steps: list[torch.nn.Module] = []
         bilinear = InterpolationMode.BILINEAR
         if self.resolved_crop(size) == "pad":
-            steps.append(v2.RandomCrop(size, padding=_padding(size)))
+            mode = _PADDING_MODES[self.padding_mode]
+            steps.append(v2.RandomCrop(size, padding=self.padding_of(size), padding_mode=mode))
         if self.rotate > 0 or self.translate > 0:
             shift = (self.translate, self.translate) if self.translate else None
             steps.append(v2.RandomAffine(self.rotate, shift, interpolation=bilinear))
@@ -185,7 +203,12 @@ class Augment:
         return steps
 
     def on_device(
-        self, images: Tensor, seeds: Tensor, preprocessing: Preprocessing, hflip: bool
+        self,
+        images: Tensor,
+        seeds: Tensor,
+        preprocessing: Preprocessing,
+        hflip: bool,
+        mirrored: Tensor | None = None,
     ) -> Tensor:
         """Return a batch changed at random and normalised, (B, C, H, W) float32, channels_last.
 
@@ -194,12 +217,20 @@ class Augment:
             seeds: (B,) int64 of `fovea.data.draws.sample_seeds`, on the same device.
             preprocessing: whose mean and std normalise.
             hflip: whether a mirrored image keeps its label.
+            mirrored: (B,) bool, which images are mirrored where ``hflip`` holds, in place of
+                ``flip``.
         """
         size = preprocessing.image_size
         padded = self.resolved_crop(size) == "pad" and not self.per_image
-        flip = self.flip if hflip else 0.0
-        if padded or flip:
-            images = flip_and_shift(images, seeds, flip, _padding(size) if padded else 0)
+        flip: float | Tensor = self.flip if mirrored is None else mirrored
+        if not hflip:
+            flip = 0.0
+        if padded or isinstance(flip, Tensor) or flip:
+            padding, reflect = (
+                self.padding_of(size) if padded else 0,
+                self.padding_mode == "reflect",
+            )
+            images = flip_and_shift(images, seeds, flip, padding, reflect)
         if self.color_jitter:
             images = jitter_colour(images.float() / 255, seeds, self.color_jitter) * 255
         images = preprocessing.normalize(images)
@@ -218,6 +249,25 @@ class Augment:
             return None
         return mixes[0] if len(mixes) == 1 else v2.RandomChoice(mixes)
 
+    def padding_of(self, image_size: int) -> int:
+        """Return the pixels around images of this side: an eighth, the usual 4 for 32, if not set.
+
+        Raises:
+            FoveaError: there is not so much to reflect.
+        """
+        padding = max(1, image_size // 8) if self.padding is None else self.padding
+        if self.padding_mode == "reflect" and padding >= image_size:
+            raise FoveaError(
+                f"augment.padding={padding}: images of {image_size} pixels have no more than "
+                f"{image_size - 1} to reflect."
+            )
+        return padding
+
+    def _describe_flip(self) -> str:
+        if self.alternate_flip:
+            return f"flip {self.flip:g}, in odd epochs the others"
+        return f"flip {self.flip:g}" if self.flip else ""
+
     def describe(self, image_size: int, hflip: bool) -> str:
         """Return the steps in words, for the start summary."""
         crop = self.resolved_crop(image_size)
@@ -225,12 +275,14 @@ class Augment:
         words = {
             "resized": f"random crop of {low:g}-{high:g} of the area to "
             + self.train_size.describe(image_size),
-            "pad": f"pad {_padding(image_size)} and crop {image_size}",
+            "pad": f"pad {self.padding_of(image_size)}"
+            + (" by reflection" if self.padding_mode == "reflect" else "")
+            + f" and crop {image_size}",
             "none": "",
         }
         parts = [
             words[crop],
-            f"flip {self.flip:g}" if hflip and self.flip else "",
+            self._describe_flip() if hflip else "",
             f"rotate {self.rotate:g} degrees" if self.rotate else "",
             f"shift {self.translate:g}" if self.translate else "",
             f"RandAugment({self.num_ops}, {self.magnitude})" if self.policy == "randaug" else "",
@@ -243,11 +295,6 @@ class Augment:
             f"cutmix {self.cutmix:g}" if self.cutmix else "",
         ]
         return ", ".join(part for part in parts if part) or "none"
-
-
-def _padding(image_size: int) -> int:
-    """Return an eighth of the side: the usual 4 pixels for 32."""
-    return max(1, image_size // 8)
 
 
 def _check_range(key: str, value: float, low: float, high: float) -> None:

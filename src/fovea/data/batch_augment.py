@@ -24,26 +24,48 @@ _LUMA = (0.2989, 0.587, 0.114)
 BT.601)."""
 
 
-def flip_and_shift(images: Tensor, seeds: Tensor, flip: float, padding: int) -> Tensor:
+def alternating_flip(seeds: Tensor, flip: float, epoch: int) -> Tensor:
+    """Return which images are mirrored, (B,) bool: by chance in even epochs, the others in odd.
+
+    So two epochs in a row show each image both ways, which chance alone does for half of them.
+
+    Args:
+        seeds: (B,) int64 of `fovea.data.draws.sample_seeds`, of one and the same epoch always.
+        flip: probability in even epochs.
+        epoch: counted from 0.
+
+    Source: Jordan 2024, arXiv 2404.00498, section 3.6.
+    """
+    return (uniform(seeds, _FLIP) < flip) != (epoch % 2 == 1)
+
+
+def flip_and_shift(
+    images: Tensor,
+    seeds: Tensor,
+    flip: float | Tensor,
+    padding: int,
+    reflect: bool = False,
+) -> Tensor:
     """Return each image mirrored with probability ``flip``, then shifted by up to ``padding``.
 
-    A shift is the random crop of an image with ``padding`` black pixels around it (He et al. 2016,
-    arXiv 1512.03385, section 4.2).
+    A shift is the random crop of an image with ``padding`` pixels around it: black ones (He et al.
+    2016, arXiv 1512.03385, section 4.2), or the image mirrored at its edges.
 
     Args:
         images: (B, C, H, W) uint8; channels_last is fastest.
         seeds: (B,) int64 of `fovea.data.draws.sample_seeds`, on the same device.
-        flip: probability.
-        padding: in pixels; 0 for no shift.
+        flip: probability; or which images are mirrored, (B,) bool.
+        padding: in pixels, less than H and W; 0 for no shift.
+        reflect: the edges are mirrored, without repeating the outermost pixels.
 
     Returns:
         (B, C, H, W) uint8, channels_last.
     """
-    mirrored = uniform(seeds, _FLIP) < flip
+    mirrored = flip if isinstance(flip, Tensor) else uniform(seeds, _FLIP) < flip
     if padding == 0 or images.device.type != "cpu":
         images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-        return _shift_by_index(images, seeds, padding) if padding else images
-    return _flip_and_shift_by_slices(images, mirrored, seeds, padding)
+        return _shift_by_index(images, seeds, padding, reflect) if padding else images
+    return _flip_and_shift_by_slices(images, mirrored, seeds, padding, reflect)
 
 
 def _shifts(seeds: Tensor, padding: int) -> tuple[Tensor, Tensor]:
@@ -52,10 +74,11 @@ def _shifts(seeds: Tensor, padding: int) -> tuple[Tensor, Tensor]:
     return (uniform(seeds, _SHIFT_Y) * places).long(), (uniform(seeds, _SHIFT_X) * places).long()
 
 
-def _shift_by_index(images: Tensor, seeds: Tensor, padding: int) -> Tensor:
+def _shift_by_index(images: Tensor, seeds: Tensor, padding: int, reflect: bool = False) -> Tensor:
     height, width = images.shape[-2:]
     top, left = _shifts(seeds, padding)
-    padded = torch.nn.functional.pad(images.permute(0, 2, 3, 1), (0, 0, *(padding,) * 4))
+    mode = "reflect" if reflect else "constant"
+    padded = torch.nn.functional.pad(images, (padding,) * 4, mode).permute(0, 2, 3, 1)
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
     batch = torch.arange(len(images), device=images.device)
@@ -63,7 +86,7 @@ def _shift_by_index(images: Tensor, seeds: Tensor, padding: int) -> Tensor:
 
 
 def _flip_and_shift_by_slices(
-    images: Tensor, mirrored: Tensor, seeds: Tensor, padding: int
+    images: Tensor, mirrored: Tensor, seeds: Tensor, padding: int, reflect: bool
 ) -> Tensor:
     # The mirrored ones are brought to the front: one flip of a run of images instead of a choice
     # for each pixel. The windows are then copied to where each image belongs.
@@ -77,12 +100,22 @@ def _flip_and_shift_by_slices(
     inner = padded[:, padding : padding + height, padding : padding + width]
     inner[:count] = sorted_[:count].permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1)
     inner[count:] = sorted_[count:]
+    if reflect:
+        _reflect(padded, padding)
     shifted = torch.empty_like(sorted_)
     target, source = shifted.numpy(), padded.numpy()
     tops, lefts = (places[order].tolist() for places in _shifts(seeds, padding))
     for image, place, top, left in zip(source, order.tolist(), tops, lefts, strict=True):
         target[place] = image[top : top + height, left : left + width]
     return shifted.permute(0, 3, 1, 2)
+
+
+def _reflect(padded: Tensor, padding: int) -> None:
+    """Fill the ``padding`` pixels around the images (B, H, W, C) with what is inside, mirrored."""
+    for lines in (padded.transpose(1, 2), padded):  # columns, then whole rows with the corners
+        for distance in range(1, padding + 1):
+            lines[:, padding - distance] = lines[:, padding + distance]
+            lines[:, -1 - padding + distance] = lines[:, -1 - padding - distance]
 
 
 def jitter_colour(images: Tensor, seeds: Tensor, strength: float) -> Tensor:

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from fovea.data.badimages import BadImageLog
+from fovea.data.batch_augment import alternating_flip
 from fovea.data.contract import ImageData
 from fovea.data.dataset import ImageDataset, ImageLoader
+from fovea.data.draws import sample_seeds
 from fovea.data.journal import Journal
 from fovea.data.processors import advice, processor_share, rank_processors
 from fovea.data.resident import (
@@ -297,12 +299,19 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
                 batch = batch._replace(average=self.views.view_average)
         else:
             images = self.augment.on_device(
-                batch.images, batch.seeds, self.preprocessing, self.hflip
+                batch.images, batch.seeds, self.preprocessing, self.hflip, self._mirrored(batch)
             )
         batch = batch._replace(images=images.contiguous(memory_format=torch.channels_last))
         if self.trainer is None or not self.trainer.training:
             return batch
         return self._mix(batch)
+
+    def _mirrored(self, batch: Batch) -> Tensor | None:
+        """Return which images of a training batch are mirrored, where that alternates by epoch."""
+        if not self.augment.alternate_flip:
+            return None
+        always = sample_seeds(self.seed, 0, batch.indices, torch.zeros_like(batch.indices))
+        return alternating_flip(always, self.augment.flip, self._position().epoch)
 
     def _mix(self, batch: Batch) -> Batch:
         mix = self.augment.batch_mix(self.num_classes)
