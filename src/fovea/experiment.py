@@ -257,7 +257,7 @@ def _build(cfg: DictConfig, resume_step: int | None) -> Experiment:
         )
     epochs, steps = cfg.trainer.max_epochs, steps_per_epoch(trainer, data)
     seen = [("views at the end", views.describe())] if views.count > 1 else []
-    rows = [*data.describe(), *seen, *model_rows, *task.describe(epochs, steps)]
+    rows = [*data.describe(), *seen, *model_rows, *task.describe(epochs, steps, trainer.max_steps)]
     rows += _document_rows(cfg, data, task, trainer)
     return Experiment(data, task, trainer, rows, steps, views)
 

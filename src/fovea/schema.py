@@ -242,6 +242,7 @@ class _Trainer(_Section):
     strategy: Strategy | dict[str, Any] = _ABSENT
     precision: Precision
     max_epochs: PositiveInt
+    max_steps: PositiveInt | Literal[-1] = _ABSENT
     max_time: Clock | dict[TimeUnit, NonNegativeFloat] | None
     accumulate_grad_batches: PositiveInt | Literal["auto"]
     gradient_clip_val: PositiveFloat | None

@@ -5,7 +5,7 @@ from fovea.optim.decay_rules import NoDecay, decay_rule
 from fovea.optim.freeze import BoundFreeze, FreezeSchedule, restart_untouched_groups
 from fovea.optim.lars import Lars
 from fovea.optim.param_groups import assign_stages, layer_scales, param_groups
-from fovea.optim.rates import LearningRates, count_steps
+from fovea.optim.rates import LearningRates, count_steps, steps_in_run
 from fovea.optim.schedules import (
     ConstantSchedule,
     CosineSchedule,
@@ -36,4 +36,5 @@ __all__ = [
     "layer_scales",
     "param_groups",
     "restart_untouched_groups",
+    "steps_in_run",
 ]

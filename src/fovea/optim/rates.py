@@ -20,9 +20,14 @@ def count_steps(trainer: lightning.Trainer) -> tuple[int, int]:
     ``estimated_stepping_batches`` would set them up, and those of a resumed run too early.
     """
     steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-    total_steps = steps_per_epoch * (trainer.max_epochs or 0)
-    limit = trainer.max_steps if trainer.max_steps >= 0 else total_steps
-    return min(total_steps, limit), steps_per_epoch
+    total_steps = steps_in_run(trainer.max_epochs or 0, steps_per_epoch, trainer.max_steps)
+    return total_steps, steps_per_epoch
+
+
+def steps_in_run(max_epochs: int, steps_per_epoch: int, max_steps: int) -> int:
+    """Return the optimiser steps of a run; ``max_steps`` of -1 is no limit."""
+    total_steps = max_epochs * steps_per_epoch
+    return min(total_steps, max_steps) if max_steps >= 0 else total_steps
 
 
 class LearningRates:

@@ -29,7 +29,8 @@ class Plan:
         sizes: of the data.
         batch_size: global.
         accumulate: micro-batches of a step.
-        epochs: of the run.
+        epochs: of the run, the last perhaps cut short.
+        steps: of the run.
         steps_per_epoch: optimiser steps.
         half: whether most of it is computed in bfloat16 or float16.
         flops: of the whole run, validation included.
@@ -51,6 +52,7 @@ class Plan:
     batch_size: int
     accumulate: int
     epochs: int
+    steps: int
     steps_per_epoch: int
     half: bool
     flops: int
@@ -68,11 +70,6 @@ class Plan:
     def world(self) -> int:
         """GPUs in all."""
         return self.count * self.nodes
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of the run."""
-        return self.epochs * self.steps_per_epoch
 
     @property
     def seconds(self) -> float:
@@ -111,6 +108,9 @@ def make_plan(cfg: DictConfig) -> Plan:
     trained = per_epoch * sum(
         cost.flops * phase.epochs for cost, phase in zip(costs, run.phases, strict=True)
     )
+    whole = cfg.trainer.max_epochs * steps
+    made = whole if cfg.trainer.max_steps < 0 else min(whole, cfg.trainer.max_steps)
+    flops *= made / whole
     checks = cfg.trainer.max_epochs // cfg.trainer.check_val_every_n_epoch
     validated = forward_flops(run.task, run.data.image_shape) * run.sizes.val * checks
     speed, speed_from = run.speed()
@@ -123,6 +123,7 @@ def make_plan(cfg: DictConfig) -> Plan:
         batch_size=run.data.batch_size,
         accumulate=accumulate,
         epochs=cfg.trainer.max_epochs,
+        steps=made,
         steps_per_epoch=steps,
         half=run.half,
         flops=trained + validated,

@@ -46,7 +46,7 @@ def _work(plan: Plan) -> list[tuple[str, str]]:
         ("hardware", f"{plan.nodes} x {plan.count} {plan.gpu}: {peak / 1e12:g} TFLOP/s in "
          f"{precision}, {gpu.memory / 2**30:g} GiB, {gpu.bandwidth / 1e9:,.0f} GB/s\n{gpu.source}"),
         ("batch", batch),
-        ("steps", f"{plan.steps:,} = {plan.epochs} epochs of {plan.steps_per_epoch:,}"),
+        ("steps", f"{plan.steps:,} in {plan.epochs} epochs of {plan.steps_per_epoch:,}"),
         ("operations", f"{plan.flops:.3g} FLOP; {each}"),
         ("speed", f"{plan.speed / 1e12:.1f} TFLOP/s a GPU, {100 * plan.mfu:.1f} % of its peak (MFU)"
          f"\n{plan.speed_from}"),

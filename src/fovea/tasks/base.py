@@ -29,6 +29,7 @@ from fovea.optim import (
     decay_rule,
     param_groups,
     restart_untouched_groups,
+    steps_in_run,
 )
 from fovea.tasks import replicas, resuming
 from fovea.tasks.compiling import compile_in_place
@@ -140,7 +141,10 @@ class Task(lightning.LightningModule):
         return self.freeze_schedule.bind(self.parts(), max_epochs).table()
 
     def describe(
-        self, max_epochs: int | None = None, steps_per_epoch: int | None = None
+        self,
+        max_epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        max_steps: int = -1,
     ) -> list[tuple[str, str]]:
         """Return rows (what, how) for the summary of a run, the more the more is known of it."""
         rows = []
@@ -148,7 +152,7 @@ class Task(lightning.LightningModule):
             settings = ", ".join(f"{k} {v}" for k, v in self.make_optimizer.keywords.items())
             rows.append(("optimizer", f"{self.make_optimizer.func.__name__}: {settings}"))
         if self.schedule is not None and max_epochs and steps_per_epoch:
-            total = max_epochs * steps_per_epoch
+            total = steps_in_run(max_epochs, steps_per_epoch, max_steps)
             rows.append(("schedule", self.schedule.describe(total, steps_per_epoch)))
         if self.layer_decay != 1:
             rows.append(("layer decay", f"{self.layer_decay:g} a stage, from the head down"))
@@ -367,4 +371,13 @@ class Task(lightning.LightningModule):
             if self._compiled:
                 torch._dynamo.reset()  # the graphs of the last phase would only fill up its cache
             replicas.rewrap(self.trainer)
+        self._validate_at_last_step()
         self.train(self.training)
+
+    def _validate_at_last_step(self) -> None:
+        """Have an epoch that ``max_steps`` cuts short validated at its end: Lightning would not."""
+        trainer = self.trainer
+        total, steps_per_epoch = count_steps(trainer)
+        batches = (total - self.current_epoch * steps_per_epoch) * trainer.accumulate_grad_batches
+        if 0 < batches < trainer.num_training_batches == trainer.val_check_batch:
+            trainer.val_check_batch = batches

@@ -152,10 +152,14 @@ class ClassificationTask(Task):
         return logits.float()
 
     def describe(
-        self, max_epochs: int | None = None, steps_per_epoch: int | None = None
+        self,
+        max_epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        max_steps: int = -1,
     ) -> list[tuple[str, str]]:
         """Return rows (what, how) for the summary of a run."""
-        return [("loss", self.loss.describe()), *super().describe(max_epochs, steps_per_epoch)]
+        rows = super().describe(max_epochs, steps_per_epoch, max_steps)
+        return [("loss", self.loss.describe()), *rows]
 
     def _all_hits(self) -> Tensor:
         """Return the number of right predictions in the running epoch, over all ranks."""
