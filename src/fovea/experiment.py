@@ -233,6 +233,9 @@ def _build(cfg: DictConfig, resume_step: int | None) -> Experiment:
     )
     if resume_step is not None:
         model_rows[-1] = ("weights", "from the checkpoint")
+    elif model.weights is None and backbone.initial_images:
+        batches = data.sample("train", backbone.initial_images)
+        model_rows[-1] = ("weights", backbone.initialize(batches))
     task = build_task(cfg, backbone, head, data.class_names, data.class_counts("train"))
     found = _find_accumulation(cfg, task, data)
     plain = redaction.redact(plain_config(cfg))

@@ -151,6 +151,8 @@ class _Head(_Section):
     dropout: Fraction = _ABSENT
     zero_init: bool = _ABSENT
     bias_init: float | None = _ABSENT
+    bias: bool = _ABSENT
+    scale: PositiveFloat = _ABSENT
 
 
 class _Model(_Section):
@@ -160,7 +162,17 @@ class _Model(_Section):
     drop_path: Fraction = _ABSENT
     blurpool: bool = _ABSENT
     zero_init_residual: bool = _ABSENT
+    widths: Annotated[list[PositiveInt], Len(3, 3)] = _ABSENT
+    bn_momentum: Fraction = _ABSENT
     head: OfKnownClass[_Head] = _ABSENT
+
+
+class _ParamScale(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    names: str
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
 
 
 class _Task(_Section):
@@ -170,6 +182,7 @@ class _Task(_Section):
     class_weights: Literal["auto"] | dict[Any, PositiveFloat] | None = _ABSENT
     layer_decay: Share
     no_decay: Literal["norms_and_biases", "norms", "nothing"] | list[str] = _ABSENT
+    param_scales: list[_ParamScale] = _ABSENT
 
 
 class _AnyOptimizer(_Section):
@@ -210,6 +223,12 @@ class _Average(_Section):
     warmup_epochs: Epochs = _ABSENT
 
 
+class _Lookahead(_Section):
+    decay: Fraction = _ABSENT
+    every_n_steps: PositiveInt = _ABSENT
+    power: NonNegativeFloat = _ABSENT
+
+
 class _Spikes(_Section):
     threshold: PositiveFloat = _ABSENT
 
@@ -233,6 +252,7 @@ class _Callbacks(_Section):
     learning_curves: OfKnownClass[_LearningCurves] | None = _ABSENT
     early_stopping: OfKnownClass[_EarlyStopping] | None = _ABSENT
     ema: OfKnownClass[_Average] | None = _ABSENT
+    lookahead: OfKnownClass[_Lookahead] | None = _ABSENT
 
 
 class _Trainer(_Section):

@@ -41,6 +41,13 @@ def test_bias_start_is_the_prior():
     torch.testing.assert_close(head(torch.randn(3, 12)).sigmoid(), torch.full((3, 5), 0.01))
 
 
+def test_without_bias_and_scaled():
+    head = create_head(12, 5, bias=False, scale=1 / 9)
+    features = torch.randn(3, 12)
+    torch.testing.assert_close(head(features), features @ head.linear.weight.T / 9)
+    assert sum(p.numel() for p in head.parameters()) == 12 * 5
+
+
 def test_dropout_works_in_training_only():
     head = create_head(400, 5, dropout=0.5)
     features = torch.ones(1, 400)
@@ -55,6 +62,8 @@ def test_dropout_works_in_training_only():
         ({"hidden": 0}, "model.head.hidden=0"),
         ({"hidden": [8, -1]}, "hidden"),
         ({"num_classes": 0}, "num_classes=0"),
+        ({"scale": 0.0}, "model.head.scale=0.0"),
+        ({"bias": False, "bias_init": 0.0}, "model.head.bias=false"),
     ],
 )
 def test_impossible_heads_are_refused(settings, says):

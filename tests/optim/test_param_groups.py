@@ -9,7 +9,8 @@ import torchvision
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
-from fovea.optim import assign_stages, layer_scales, param_groups
+from fovea.errors import FoveaError
+from fovea.optim import assign_stages, layer_scales, match_scales, param_groups
 
 
 def settings_of(groups: list[dict]) -> dict[str, tuple[float, float]]:
@@ -108,3 +109,35 @@ def test_a_prefix_ends_at_a_dot() -> None:
     assert stages == {"a": ["blocks.1.weight"], "b": ["blocks.10.weight", "cls_token"]}
     with pytest.raises(AssertionError, match=r"blocks\.10\.weight"):
         assign_stages(names, {"a": ["blocks.1"], "b": ["cls_token"]})
+
+
+def test_factors_by_name_go_to_the_first_pattern_that_matches() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    names = [name for name, _ in net.named_parameters()]
+    rules = [
+        {"names": "1.bias", "lr": 64.0, "weight_decay": 1 / 64},
+        {"names": "*.bias", "lr": 2.0, "weight_decay": 0.0},
+    ]
+    groups = param_groups(
+        net.named_parameters(), {"all": names}, lr=0.5, weight_decay=0.25,
+        decay_rule=lambda name, parameter: True, param_scales=match_scales(names, rules),
+    )  # fmt: skip
+    assert settings_of(groups) == {
+        "0.weight": (0.5, 0.25), "1.weight": (0.5, 0.25), "2.weight": (0.5, 0.25),
+        "1.bias": (32.0, 0.25 / 64), "0.bias": (1.0, 0.0), "2.bias": (1.0, 0.0),
+    }  # fmt: skip
+    assert "all (lr x64, decay x0.015625)" in [group["name"] for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        ([{"names": "3.*", "lr": 1.0, "weight_decay": 1.0}], "matches no parameter"),
+        ([{"names": "*", "lr": 1.0, "weight_decay": 1.0}] * 2, "after rules that take them all"),
+        ([{"names": "*", "lr": 0.0, "weight_decay": 1.0}], "lr must be above 0"),
+        ([{"names": "*", "lr": 1.0}], "takes names, lr and weight_decay"),
+    ],
+)
+def test_factors_that_decide_nothing_are_refused(rules: list, says: str) -> None:
+    with pytest.raises(FoveaError, match=says):
+        match_scales(["0.weight"], rules)

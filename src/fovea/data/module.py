@@ -35,6 +35,7 @@ from fovea.data.sampling import (
     EvalBatchSampler,
     GlobalBatchSampler,
     Position,
+    SampleKey,
     Share,
     stable_seed,
 )
@@ -130,6 +131,29 @@ class ImageDataModule(ImageData, lightning.LightningDataModule):
         size = max(1, self.eval_batch_size // self.views.count)
         sampler = EvalBatchSampler(len(dataset), size, self._share())
         return self._loader(split, dataset, sampler)
+
+    def sample(self, split: str, count: int, batch_size: int = 100) -> Iterator[Tensor]:
+        """Yield images from all over a split as the network evaluates them, by batches.
+
+        They are spread evenly over the split, however that is sorted, so that all processes and all
+        seeds get the same ones. Files that can't be read are left out with ``on_bad_image=skip``.
+
+        Args:
+            split: "train", "val" or "test".
+            count: images altogether; the whole split if that has fewer.
+            batch_size: images of each batch but the last.
+
+        Yields:
+            (B, C, H, W) float32, normalised.
+        """
+        dataset = self.dataset(split)
+        if dataset.decode == "gpu":
+            dataset.decode = "auto"
+        count = min(count, len(dataset))
+        places = [number * len(dataset) // count for number in range(count)]
+        for first in range(0, count, batch_size):
+            batch = dataset.batch([SampleKey(i) for i in places[first : first + batch_size]])
+            yield self.preprocessing.normalize(batch.images[batch.indices >= 0])
 
     def _loader(self, name: str, dataset: ImageDataset, sampler: BatchSampler) -> Loader:
         if self._is_to_be_held(name, dataset):

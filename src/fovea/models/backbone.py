@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -29,7 +29,10 @@ class Backbone(nn.Module):
         first_convs: names in ``net`` of the convolutions that see the image.
         classifier: name that the final linear layer, which the backbone leaves out, has in
             published weights. None if there is none.
+        initial_images: how many training images `initialize` is to see; 0: none are needed.
     """
+
+    initial_images: int = 0
 
     def __init__(
         self,
@@ -90,6 +93,17 @@ class Backbone(nn.Module):
         Biases, norms and other one-dimensional parameters need no mention here.
         """
         return set(self._no_weight_decay)
+
+    def initialize(self, batches: Iterable[Tensor]) -> str:
+        """Set what depends on the training images, once, before a run from random weights.
+
+        Args:
+            batches: of `initial_images` images altogether, (B, C, H, W) float, normalised.
+
+        Returns:
+            in words what the weights are now, for the summary of a run.
+        """
+        raise NotImplementedError
 
     def convert_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``state`` in the names and layout of ``net`` if it comes in an older format."""

@@ -16,13 +16,17 @@ class Head(nn.Module):
         hidden: the layers before the last one; empty for a linear head.
         dropout: in front of the last layer.
         linear: the last layer.
+        scale: factor on what it gives.
     """
 
-    def __init__(self, hidden: nn.Module, dropout: nn.Module, linear: nn.Linear) -> None:
+    def __init__(
+        self, hidden: nn.Module, dropout: nn.Module, linear: nn.Linear, scale: float = 1.0
+    ) -> None:
         super().__init__()
         self.hidden = hidden
         self.dropout = dropout
         self.linear = linear
+        self.scale = scale
 
     @property
     def num_classes(self) -> int:
@@ -37,7 +41,7 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (B, K) of ``features`` (B, F)."""
         logits: Tensor = self.linear(self.dropout(self.hidden(features)))
-        return logits
+        return logits if self.scale == 1 else logits * self.scale
 
 
 def create_head(
@@ -47,6 +51,8 @@ def create_head(
     dropout: float = 0.0,
     zero_init: bool = False,
     bias_init: float | None = None,
+    bias: bool = True,
+    scale: float = 1.0,
 ) -> Head:
     """Return a head from (B, ``num_features``) to (B, ``num_classes``).
 
@@ -62,9 +68,13 @@ def create_head(
         bias_init: start of the last layer's biases. With the ``bce`` loss, log(p / (1 - p)) for a
             prior p = 1 / num_classes keeps the first steps calm (Lin et al. 2017, "Focal Loss for
             Dense Object Detection", section 3.3). None: the framework's own.
+        bias: whether the last layer has biases.
+        scale: factor on the logits, above 0: a small one calms the first steps without a smaller
+            learning rate.
 
     Raises:
-        FoveaError: no class, an empty hidden layer, or a dropout outside [0, 1).
+        FoveaError: no class, an empty hidden layer, a dropout outside [0, 1), a scale of 0 or less,
+            or ``bias_init`` without biases.
     """
     widths = [hidden] if isinstance(hidden, int) else list(hidden or [])
     if num_classes < 1 or any(width < 1 for width in widths):
@@ -74,14 +84,18 @@ def create_head(
         )
     if not 0 <= dropout < 1:
         raise FoveaError(f"model.head.dropout={dropout} is a probability: 0 <= dropout < 1.")
+    if scale <= 0:
+        raise FoveaError(f"model.head.scale={scale} must be above 0.")
+    if bias_init is not None and not bias:
+        raise FoveaError("model.head.bias_init is of biases, and model.head.bias=false has none.")
     layers: list[nn.Module] = []
     for width in widths:
         layers += [nn.Dropout(dropout), nn.Linear(num_features, width), nn.GELU()]
         num_features = width
-    linear = nn.Linear(num_features, num_classes)
+    linear = nn.Linear(num_features, num_classes, bias=bias)
     if zero_init:
-        nn.init.zeros_(linear.weight)
-        nn.init.zeros_(linear.bias)
+        for parameter in linear.parameters():
+            nn.init.zeros_(parameter)
     if bias_init is not None:
         nn.init.constant_(linear.bias, bias_init)
-    return Head(nn.Sequential(*layers), nn.Dropout(dropout), linear)
+    return Head(nn.Sequential(*layers), nn.Dropout(dropout), linear, scale)

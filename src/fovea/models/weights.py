@@ -228,7 +228,7 @@ def _fill_head(
         rows = _rows_by_name(known, class_names)
         if rows is None:
             return "re-made (other classes)"
-        for name in ("linear.weight", "linear.bias"):
+        for name in {"linear.weight", "linear.bias"} & found.keys():
             found[name] = found[name][rows]
         head.load_state_dict(found)
         return "loaded (classes reordered by name)"

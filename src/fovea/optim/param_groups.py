@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from fovea.optim.param_scales import UNSCALED, ParamScale
+
 Decays = Callable[[str, nn.Parameter], bool]
 """Whether weight decay applies to a parameter, by its name and itself."""
 
@@ -70,6 +72,7 @@ def param_groups(
     no_decay_names: Collection[str] = (),
     split_by: Mapping[str, Hashable] | None = None,
     decay_rule: Decays | None = None,
+    param_scales: Mapping[str, ParamScale] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the groups to build an optimiser from: every parameter in exactly one of them.
 
@@ -86,6 +89,7 @@ def param_groups(
         split_by: parameters with different values never share a group.
         decay_rule: decides which parameters decay, in place of `decays`; see
             `fovea.optim.decay_rule`.
+        param_scales: further factors by parameter; see `fovea.optim.match_scales`.
 
     Returns:
         Dictionaries with ``name`` (for logs), ``params`` (list of (name, parameter)), ``lr`` and
@@ -95,29 +99,32 @@ def param_groups(
     stage_of = {name: stage for stage, names in stages.items() for name in names}
     assert stage_of.keys() == parameters.keys(), "stages and parameters disagree"
     scales = layer_scales(parameters.items(), stages, layer_decay)
-    groups: dict[tuple[float, bool, Hashable], dict[str, Any]] = {}
-    members: dict[tuple[float, bool, Hashable], list[str]] = {}
+    groups: dict[tuple[float, bool, ParamScale, Hashable], dict[str, Any]] = {}
+    members: dict[tuple[float, bool, ParamScale, Hashable], list[str]] = {}
     for name, parameter in parameters.items():
         stage = stage_of[name]
         if decay_rule is None:
             decayed = decays(name, parameter, no_decay_names)
         else:
             decayed = decay_rule(name, parameter)
-        key = (scales[stage], decayed, split_by[name] if split_by else None)
+        own = param_scales[name] if param_scales else UNSCALED
+        key = (scales[stage], decayed, own, split_by[name] if split_by else None)
         if key not in groups:
             groups[key] = {
                 "params": [],
-                "lr": lr * scales[stage],
-                "weight_decay": weight_decay if decayed else 0.0,
+                "lr": lr * scales[stage] * own.lr,
+                "weight_decay": weight_decay * own.weight_decay if decayed else 0.0,
             }
         groups[key]["params"].append((name, parameter))
         members.setdefault(key, []).append(stage)
     for key, group in groups.items():
-        group["name"] = _group_name(members[key], decayed=key[1])
+        group["name"] = _group_name(members[key], decayed=key[1], scale=key[2])
     return list(groups.values())
 
 
-def _group_name(stages: Sequence[str], decayed: bool) -> str:
+def _group_name(stages: Sequence[str], decayed: bool, scale: ParamScale) -> str:
     unique = list(dict.fromkeys(stages))
     span = unique[0] if len(unique) == 1 else f"{unique[0]}..{unique[-1]}"
+    if scale != UNSCALED:
+        span += f" (lr x{scale.lr:g}, decay x{scale.weight_decay:g})"
     return span if decayed else f"{span} (no decay)"

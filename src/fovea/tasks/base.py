@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from fovea.optim import (
     assign_stages,
     count_steps,
     decay_rule,
+    match_scales,
     param_groups,
     restart_untouched_groups,
     steps_in_run,
@@ -58,6 +59,7 @@ class Task(lightning.LightningModule):
         layer_decay: factor on the learning rate from one stage to the one below; see
             `fovea.optim.layer_scales`.
         no_decay: what weight decay spares; see `fovea.optim.decay_rule`.
+        param_scales: factors on rate and decay by parameter name; see `fovea.optim.match_scales`.
         compile: whether to compile backbone and head, or the name of a ``torch.compile`` backend.
             Where that is not possible it is left out, with a warning.
         channels_last: whether to keep the weights of the backbone in channels_last.
@@ -86,6 +88,7 @@ class Task(lightning.LightningModule):
         freeze: FreezeSchedule | None = None,
         layer_decay: float = 1.0,
         no_decay: NoDecay = "norms_and_biases",
+        param_scales: Sequence[Mapping[str, Any]] = (),
         compile: bool | str = False,
         channels_last: bool = False,
         seed: int = 0,
@@ -98,6 +101,7 @@ class Task(lightning.LightningModule):
         self.freeze_schedule = freeze or TRAIN_EVERYTHING
         self.layer_decay = layer_decay
         self.no_decay: NoDecay = no_decay
+        self.param_scales = param_scales
         self.compile_backend = "inductor" if compile is True else compile
         self.channels_last = channels_last
         self.seed = seed
@@ -159,6 +163,9 @@ class Task(lightning.LightningModule):
         if self.no_decay != "norms_and_biases":
             spared = self.no_decay if isinstance(self.no_decay, str) else ", ".join(self.no_decay)
             rows.append(("no decay", spared.replace("_", " ")))
+        for rule in self.param_scales:
+            how = f"rate x{rule['lr']:g}, decay x{rule['weight_decay']:g}"
+            rows.append(("parameters", f"{rule['names']}: {how}"))
         if self.compile_backend:
             rows.append(("compile", str(self.compile_backend)))
         if max_epochs:
@@ -350,6 +357,7 @@ class Task(lightning.LightningModule):
             layer_decay=self.layer_decay,
             split_by=freeze.histories(),
             decay_rule=decay_rule(self, self.no_decay, names),
+            param_scales=match_scales(list(freeze.histories()), self.param_scales),
         )
 
     def _optimizer_setting(self, name: str, default: float | None = None) -> float:
