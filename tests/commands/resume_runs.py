@@ -30,6 +30,12 @@ RANKS = (
     *COMMON, "trainer.max_epochs=2", "model.name=test_vit", "augment=none", "optimizer=sgd",
     "optimizer.lr=0.01", "trainer=ddp_cpu", "trainer.devices=3", "data.val_fraction=0.05",
 )  # fmt: skip
+# Its length ends within an epoch, in which the first convolution freezes.
+SPEEDRUN = (
+    "experiment=cifar10_speedrun", *COMMON[:5], "data.hflip=true", "data.val_fraction=0.1",
+    *COMMON[5:8], "model.widths=[8,8,8]", "trainer=cpu", "trainer.max_epochs=4",
+    "trainer.max_steps=14", "optimizer.lr=0.03", "test=false",
+)  # fmt: skip
 
 
 def run(words, folder, ranks=1):
@@ -72,6 +78,14 @@ def everything(out):
     return found
 
 
+def speedrun(out):
+    """Cut between two updates of the average, and in the epoch that is cut short."""
+    uncut = run(SPEEDRUN, out / "uncut")
+    steps = len(table(uncut))
+    assert steps > 13, "a row a step"
+    return {step: differences(uncut, go_on(uncut, out / str(step), step)) for step in (7, 13)}
+
+
 def furthest(one, two):
     """Return the largest difference of weights and of logged numbers; rows must be the same."""
     a, b = (
@@ -100,4 +114,5 @@ def ranks(out):
 
 
 if __name__ == "__main__":
-    print(json.dumps({"everything": everything, "ranks": ranks}[sys.argv[2]](Path(sys.argv[1]))))
+    cases = {"everything": everything, "ranks": ranks, "speedrun": speedrun}
+    print(json.dumps(cases[sys.argv[2]](Path(sys.argv[1]))))

@@ -33,3 +33,9 @@ def test_ranks_may_change_while_the_global_batch_stays(tmp_path):
     assert len(found) == 2
     # Sums of gradients in another order; a sample too many or too few would be 1e-2 off.
     assert all(distance < 1e-4 for distance in found.values()), found
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_within_an_epoch_and_averages_its_weights(tmp_path):
+    found = results("speedrun", tmp_path)
+    assert found == {"7": [], "13": []}

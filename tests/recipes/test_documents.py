@@ -36,6 +36,7 @@ def test_the_recipes_are_these():
         "alexnet", "vgg16", "vgg16_bn", "resnet18_v1", "resnet50_v1", "resnet50_v2",
         "resnet50_rsb_a1", "resnet50_rsb_a2", "resnet50_rsb_a3", "convnext_tiny", "vit_s16",
         "vit_b16_mae", "resnet18_ffcv", "resnet50_ffcv", "resnet18_cifar10", "resnet18_cifar100",
+        "cifar10_speedrun",
     }  # fmt: skip
     assert wanted == set(DOCUMENTS)
     assert {"resnet50_transfer", "vit_b16_transfer"} <= set(RECIPES) - set(DOCUMENTS)
@@ -124,6 +125,8 @@ def words(name: str, root: Path, out: Path) -> list[str]:
         own += ["model.weights=null"]
     if "ffcv" in name:
         own += ["augment.size=64", "augment.start_size=32", "augment.grow=[0,1]"]
+    elif name == "cifar10_speedrun":
+        own += ["model.widths=[8,8,8]"]
     elif name in {"resnet50_v2", "resnet50_rsb_a3"}:
         own += ["augment.size=24"]
     elif name.startswith("resnet50_rsb"):

@@ -18,6 +18,7 @@ from fovea.runs.settings import flatten
 from made_runs import write_run
 from process import ROOT, environment
 
+CIFAR = {"train": {"count": 49375}, "val": {"count": 625}, "test": {"count": 10000}}
 IMAGES = {"train": {"count": 1281167}, "val": {"count": 50000}}
 
 
@@ -63,6 +64,9 @@ def outputs(tmp_path_factory):
     run_of(root / "shards_unknown", "resnet18_v1", shards, top1=0.6976)
     run_of(root / "shards_of_ten", "resnet18_v1", shards, splits=IMAGES, classes=10)
     run_of(root / "shards_part", "resnet18_v1", [*shards, "data.fraction=0.5"], **both)
+    run_of(root / "speedrun", "cifar10_speedrun", metrics={"test/top1": 0.941}, splits=CIFAR)
+    run_of(root / "one_view", "cifar10_speedrun", ["views=center"],
+           metrics={"test/top1": 0.941}, splits=CIFAR)  # fmt: skip
     (root / "broken").mkdir()
     (root / "broken" / "config.yaml").write_text("a: [1\n")
     (root / "broken" / "summary.json").write_text("{")
@@ -207,3 +211,12 @@ def settings_of(*words):
     cfg = compose_checked("train", ["experiment=resnet18_v1", *words])
     cfg.paths.run = "here"
     return flatten(OmegaConf.to_container(cfg, resolve=True))
+
+
+def test_a_score_of_the_test_split_counts_if_the_run_saw_the_published_views(outputs):
+    entries, _ = ledger(outputs)
+    found = {entry.run: entry for entry in entries if entry.recipe == "cifar10_speedrun"}
+    assert found["speedrun"].verdict == "reproduced (mirror_translate views)"
+    assert found["speedrun"].reached == pytest.approx(0.941)
+    assert found["one_view"].changes == ()
+    assert "split=test views=mirror_translate" in found["one_view"].verdict
