@@ -105,6 +105,8 @@ def prepare_arguments(command: str, arguments: list[str]) -> Prepared:
         guard.check_targets(cfg, name, job)
         if not looking:
             config.check(cfg, command)
+            if command == "train":
+                _check_weights(cfg)
     if looking:
         return Prepared([*flags, *overrides], None)
     assert cfg is not None
@@ -122,6 +124,26 @@ def prepare_arguments(command: str, arguments: list[str]) -> Prepared:
     else:
         run_id.check_unused(Path(cfg.paths.outputs, str(cfg.run_id)))
     return Prepared([*flags, *overrides], Path(cfg.paths.outputs), finished)
+
+
+def _check_weights(cfg: DictConfig) -> None:
+    """Make sure that the weights that ``cfg`` of a new run names by a path are there.
+
+    So that a sweep does not begin whose jobs would all fail. Names are looked up with the library.
+
+    Raises:
+        FoveaError: nothing is at that path; says which recipe makes it if one is called so.
+    """
+    weights = OmegaConf.select(cfg, "model.weights")
+    if cfg.resume not in {None, "auto"} or not isinstance(weights, str):
+        return
+    path = Path(weights).expanduser()
+    if len(path.parts) > 1 and not path.exists():
+        recipe = path.name if path.name in groups()["experiment"] else None
+        hint = f" It is made by: python src/train.py experiment={recipe}" if recipe else ""
+        raise FoveaError(
+            f"There is no run and no file of weights at {path.absolute()} (model.weights).{hint}"
+        )
 
 
 def _sweep_folder(

@@ -109,6 +109,9 @@ class _Data(_Section):
     test_fraction: Fraction
     fraction: Share
     limit_per_class: PositiveInt | None
+    classes: Annotated[list[str | int], Len(1)] | Literal["all", "some", "present"] | None = (
+        _ABSENT  # the words: of ImageNet and its kin
+    )
     sampling: Literal["shuffle", "balanced"]
     on_bad_image: Literal["error", "skip", "report"]
     repeats: PositiveInt

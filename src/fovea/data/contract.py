@@ -13,6 +13,7 @@ import torch
 
 from fovea.data.augment import Augment
 from fovea.data.checking import BadImage, check_files, count_files
+from fovea.data.class_choice import choose_classes
 from fovea.data.corruptions import CorruptedView, Corruption
 from fovea.data.dataset import ImageDataset, OnBadImage
 from fovea.data.decoding import Decode
@@ -67,6 +68,7 @@ class ImageData(ABC):
         test_fraction: likewise, only where the data set is not divided at all.
         fraction: stratified part of train that is used, in (0, 1].
         limit_per_class: the most train images a class may keep; None for no limit.
+        classes: names of those to keep, see `choose_classes`; None for all.
         sampling: ``shuffle`` or ``balanced``, see `EpochOrder`.
         repeats: repeated augmentation, see `EpochOrder`.
         on_bad_image: ``error`` stops with the path; ``skip`` goes on and counts (`bad_images`);
@@ -104,6 +106,7 @@ class ImageData(ABC):
         test_fraction: float = 0.1,
         fraction: float = 1.0,
         limit_per_class: int | None = None,
+        classes: Sequence[str | int] | None = None,
         sampling: Sampling = "shuffle",
         repeats: int = 1,
         on_bad_image: OnBadImage = "error",
@@ -121,6 +124,7 @@ class ImageData(ABC):
         self.memory_fraction = memory_fraction
         self.fraction = fraction
         self.limit_per_class = limit_per_class
+        self.chosen_classes = classes
         self.sampling: Sampling = sampling
         self.repeats = repeats
         self.on_bad_image: OnBadImage = on_bad_image
@@ -184,6 +188,8 @@ class ImageData(ABC):
             return
         _ = self.preprocessing  # settings that do not fit are told before a long search
         found = self._find()
+        if self.chosen_classes is not None:
+            found = choose_classes(found, self.chosen_classes)
         splits, record = self.cutting.apply(found)
         if "train" in splits and (self.fraction < 1 or self.limit_per_class is not None):
             splits["train"] = subset(

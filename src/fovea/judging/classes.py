@@ -84,7 +84,8 @@ def match_classes(network: Sequence[str], data: Sequence[str], layout: str) -> l
             f"The network knows {len(network)} classes ({shortened(network)}), and the data set "
             f"({layout}) has {len(strange)} of {len(data)} that are none of them: "
             f"{shortened(strange)}.{did_you_mean(strange[0], network)} Evaluate it on data with "
-            "its own classes (folders called as these are), or train a new head on this data: "
+            "its own classes (folders called as these are; data.classes=[…] keeps some), or train "
+            "a new head on this data: "
             "python src/train.py model.weights=<the checkpoint> data=…"
         )
     columns = [numbers[name] for name in data]

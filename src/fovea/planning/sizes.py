@@ -71,6 +71,9 @@ def _published(
     if not val or getattr(data, "official_val", "val") == "test":
         val = round(data.cutting.val_fraction * train)
         train -= val
+    if data.chosen_classes is not None:
+        train, val = (n * len(data.chosen_classes) // classes for n in (train, val))
+        classes = len(data.chosen_classes)
     each = [train // classes + (label < train % classes) for label in range(classes)]
     each = [max(1, round(count * data.fraction)) for count in each]
     if data.limit_per_class is not None:
