@@ -20,7 +20,7 @@ CHOICES = [(group, choice) for group, choices in groups().items() for choice in 
 
 def test_the_globs_see_the_whole_tree():
     files = [f for f in CONF.rglob("*.yaml") if f.parent != CONF and not f.name.startswith("_")]
-    outside = [f for f in files if f.parent.name in {"paths", "hydra"}]
+    outside = [f for f in files if f.parent.name in {"paths", "hydra", "transfer"}]
     assert len(CHOICES) == len(files) - len(outside)
     assert len(CHOICES) >= 45
 
@@ -49,6 +49,16 @@ def test_every_choice_composes_and_its_keys_are_parameters(group, choice):
         known |= {"collective_timeout"} if path == "trainer" else set()
         extra = {k for k in node if not k.startswith("_")} - known
         assert not extra, f"{path}: {node['_target_']} takes no {extra}"
+
+
+@pytest.mark.parametrize("choice", sorted(p.stem for p in (CONF / "transfer").glob("*.yaml")))
+def test_every_schedule_of_the_transfer_study_composes(choice):
+    cfg = compose_checked("train", ["experiment=transfer_study", f"transfer={choice}"])
+    check(cfg, "train")
+    assert list(cfg.tags) == ["transfer_study", choice]
+    assert (cfg.model.weights is None) == (choice == "from_scratch")
+    swept = yaml.safe_load((CONF / "experiment" / "transfer_study.yaml").read_text())
+    assert choice in swept["hydra"]["sweeper"]["params"]["transfer"].split(",")
 
 
 def targets(node, path=""):
