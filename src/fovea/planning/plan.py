@@ -105,12 +105,14 @@ def make_plan(cfg: DictConfig) -> Plan:
     accumulate, costs = _find_step(run)
     steps = count_steps(run.sizes.train // run.data.batch_size, accumulate, run.limit)
     per_epoch = steps * run.data.batch_size
-    trained = per_epoch * sum(
-        cost.flops * phase.epochs for cost, phase in zip(costs, run.phases, strict=True)
-    )
     whole = cfg.trainer.max_epochs * steps
     made = whole if cfg.trainer.max_steps < 0 else min(whole, cfg.trainer.max_steps)
-    flops *= made / whole
+    trained = (
+        per_epoch
+        * made
+        / whole
+        * sum(cost.flops * phase.epochs for cost, phase in zip(costs, run.phases, strict=True))
+    )
     checks = cfg.trainer.max_epochs // cfg.trainer.check_val_every_n_epoch
     validated = forward_flops(run.task, run.data.image_shape) * run.sizes.val * checks
     speed, speed_from = run.speed()
@@ -127,7 +129,7 @@ def make_plan(cfg: DictConfig) -> Plan:
         steps_per_epoch=steps,
         half=run.half,
         flops=trained + validated,
-        flops_per_image=trained / (per_epoch * cfg.trainer.max_epochs),
+        flops_per_image=trained / (made * run.data.batch_size),
         least_flops_per_image=min(cost.flops for cost in costs),
         speed=speed,
         speed_from=speed_from,

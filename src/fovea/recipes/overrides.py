@@ -17,11 +17,10 @@ INDIFFERENT = re.compile(
     r"|collective_timeout|num_sanity_val_steps|deterministic|profiler)(\..*)?"
 )
 """Settings that leave the optimisation what it is: places, names, loggers, launchers, checkpoints,
-what is shown; what the evaluation at the end sees; workers and decoders; devices and the number of
-parts a global batch is split into;
-the seed, since a published number holds for any. Which images there are is told by their number
-(`fovea.recipes.departures`), not by the class that reads them (folders, or shards: `in_shards`).
-All others matter: model, weights, optimiser, schedule, task, freezing, augmentation, sizes, splits,
+what is shown; what the evaluation at the end sees; workers and decoders; devices, and the number of
+parts a global batch is split into; the seed, since a published number holds for any. Which images
+there are is told by their number (`fovea.recipes.departures`), not by the class that reads them
+(folders, or shards: `in_shards`). All others matter: model, weights, optimiser, schedule, task, freezing, augmentation, sizes, splits,
 epochs, limits, precision, what is monitored, and what happens to steps that are no numbers."""
 
 _FOUND = re.compile(
