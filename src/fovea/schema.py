@@ -205,6 +205,7 @@ class _Scheduler(_Section):
     warmup_epochs: Epochs = _ABSENT
     warmup_steps: NonNegativeInt | None = _ABSENT
     warmup_start_factor: Probability = _ABSENT
+    warmup_inclusive: bool = _ABSENT
     by_epoch: bool = _ABSENT
     from_start: bool = _ABSENT
     start_factor: Probability = _ABSENT
@@ -222,6 +223,7 @@ class _EarlyStopping(_Section):
 class _Average(_Section):
     decay: Fraction = _ABSENT
     every_n_steps: PositiveInt = _ABSENT
+    quick_start: bool = _ABSENT
     batch_size: PositiveInt = _ABSENT
     warmup_epochs: Epochs = _ABSENT
 

@@ -9,6 +9,7 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from timm.utils import ModelEmaV2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -95,6 +96,21 @@ def test_the_share_that_is_kept_grows_with_the_run() -> None:
     assert ema_decay(90, 0.999) == pytest.approx(0.91)
     assert ema_decay(10**6, 0.999) == 0.999
     assert ema_decay(10**6, 0.999, every_n_steps=10) == pytest.approx(0.999**10)
+
+
+def test_without_a_quick_start_it_keeps_its_share_from_the_first_update_on() -> None:
+    """timm's ModelEmaV2, update by update."""
+    network = torch.nn.Linear(3, 2)
+    average, reference = AveragedWeights(0.9, quick_start=False), ModelEmaV2(network, decay=0.9)
+    own = [p.detach().clone() for p in network.parameters()]
+    for update in range(5):
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter)
+        average._average(own, list(network.parameters()), update)
+        reference.update(network)
+        for mine, timms in zip(own, reference.module.parameters(), strict=True):
+            torch.testing.assert_close(mine, timms, rtol=1e-6, atol=1e-7)
+    assert average.share_kept(0) == 0.9
 
 
 def test_training_is_not_touched_by_the_average(tmp_path: Path) -> None:

@@ -67,6 +67,18 @@ def test_ffcvs_rate_is_interpolated_within_each_epoch():
     assert rates(schedule, 16) == pytest.approx(expected, rel=1e-9)
 
 
+def test_convnexts_warm_up_ends_at_the_full_rate():
+    """``cosine_scheduler`` of its utils.py: linspace, then the cosine from the full rate again."""
+    left = 5 * STEPS
+    fall = [0.1 + 0.5 * 0.9 * (1 + math.cos(math.pi * i / left)) for i in range(left)]
+    schedule = CosineSchedule(
+        warmup_epochs=2, warmup_start_factor=0, warmup_inclusive=True, final_factor=0.1
+    )
+    assert rates(schedule, 7) == pytest.approx([*np.linspace(0, 1, 2 * STEPS), *fall], rel=1e-9)
+    one = CosineSchedule(warmup_steps=1, warmup_start_factor=0, warmup_inclusive=True)
+    assert [one.factor(step, 9, 9) for step in (0, 1)] == [0, 1]
+
+
 def test_maes_rate_follows_fractions_of_epochs():
     lr, least, warmup, epochs = 2e-3, 1e-6, 5, 12
     expected = []

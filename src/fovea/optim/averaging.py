@@ -37,9 +37,12 @@ class AveragedWeights(WeightAveraging):
     Args:
         decay: share of the average that one optimiser step keeps, in [0, 1); see `ema_decay`.
         every_n_steps: optimiser steps between updates.
+        quick_start: False keeps ``decay`` from the first step on, as timm's ``ModelEma``.
     """
 
-    def __init__(self, decay: float = 0.9999, every_n_steps: int = 1) -> None:
+    def __init__(
+        self, decay: float = 0.9999, every_n_steps: int = 1, quick_start: bool = True
+    ) -> None:
         if isinstance(decay, str) or not 0 <= decay < 1:
             raise FoveaError(f"callbacks.ema.decay is {decay!r}: it takes a number in [0, 1).")
         if not isinstance(every_n_steps, int) or every_n_steps < 1:
@@ -49,10 +52,13 @@ class AveragedWeights(WeightAveraging):
         super().__init__(use_buffers=True, multi_avg_fn=self._average)
         self.decay = decay
         self.every_n_steps = every_n_steps
+        self.quick_start = quick_start
         self._swapped = False
 
     def share_kept(self, updates: int) -> float:
         """Return the share of the average that the next update keeps, after ``updates``."""
+        if not self.quick_start:
+            return self.decay**self.every_n_steps
         return ema_decay(updates, self.decay, self.every_n_steps)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:

@@ -47,6 +47,8 @@ class WarmupSchedule(Schedule):
             rise longer than the run is cut to the run.
         warmup_steps: the same in optimiser steps; set, it stands instead of ``warmup_epochs``.
         warmup_start_factor: factor of step 0.
+        warmup_inclusive: the last step of the rise has factor 1, ``s / (W - 1)``, as with
+            ``numpy.linspace`` in ConvNeXt's ``cosine_scheduler``.
         by_epoch: the factor changes between epochs only: each step has that of the first step of
             its epoch, as in the references of torchvision and timm.
     """
@@ -54,6 +56,7 @@ class WarmupSchedule(Schedule):
     warmup_epochs: float | str = 0.0
     warmup_steps: int | None = None
     warmup_start_factor: float = 0.01
+    warmup_inclusive: bool = False
     by_epoch: bool = False
 
     def __post_init__(self) -> None:
@@ -75,7 +78,8 @@ class WarmupSchedule(Schedule):
         if self.by_epoch:
             step -= step % steps_per_epoch
         if step < rise:
-            return self.warmup_start_factor + (1 - self.warmup_start_factor) * step / rise
+            passed = step / max(rise - self.warmup_inclusive, 1)
+            return self.warmup_start_factor + (1 - self.warmup_start_factor) * passed
         return self.after_warmup(min(step, total_steps), rise, total_steps, steps_per_epoch)
 
     def describe(self, total_steps: int, steps_per_epoch: int) -> str:
