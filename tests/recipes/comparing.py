@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recipes.references import Loop, Micro, merged
+from recipes.loops import Loop, Micro, merged
 from recipes.stepping import drop_rates, floats, norm
 from recipes.toys import BATCH, RECIPES, Toy
 

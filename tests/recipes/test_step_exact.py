@@ -1,9 +1,10 @@
 """Each recipe makes the steps of its reference, one by one, on one process and on two ranks.
 
 Every recipe is composed and built as a user would, at toy size, and trained through fovea's
-Trainer. A plain loop, written from the reference (`references.py`), then makes the same steps from
-the same start, batches and draws. In networks of batch norm, dropout or stochastic depth the loop
-takes the micro-batches one at a time, in the others each global batch at once.
+Trainer. A plain loop, written from the reference (`references.py`, `timm_references.py`), then
+makes the same steps from the same start, batches and draws. In networks of batch norm, dropout or
+stochastic depth the loop takes the micro-batches one at a time, in the others each global batch at
+once.
 """
 
 from __future__ import annotations

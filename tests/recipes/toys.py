@@ -18,19 +18,16 @@ from torch.nn.functional import conv2d
 from torch.optim import SGD, AdamW
 
 from recipes import narrow
+from recipes.loops import Loop
 from recipes.references import (
-    BigVision,
-    ConvNeXt,
     Cutout,
     Ffcv,
-    Loop,
-    MaskedAutoencoder,
     Plain,
-    StrikesBack,
     Torchvision2014,
     Torchvision2016,
     Torchvision2021,
 )
+from recipes.timm_references import BigVision, ConvNeXt, MaskedAutoencoder, StrikesBack
 
 BATCH = 8
 CLASSES = 7
