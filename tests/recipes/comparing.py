@@ -152,8 +152,10 @@ def _compare_lengths(done: Compared, toy: Toy, trace: dict[str, Any], replay: Re
     expected = [[replay.steps] * toy.epochs, replay.steps, replay.steps * toy.epochs]
     own = [trace["steps_by_epoch"], trace["steps_per_epoch"], trace["total_steps"]]
     done.equal("steps", own, expected)
-    sides = [trace["batches"][e * replay.steps][0]["images"].shape[-1] for e in range(toy.epochs)]
-    done.equal("side", sides, [toy.sides(e) for e in range(toy.epochs)] if toy.sides else sides)
+    if toy.sides:
+        firsts = [trace["batches"][epoch * replay.steps][0] for epoch in range(toy.epochs)]
+        sides = [first["images"].shape[-1] for first in firsts]
+        done.equal("side", sides, [toy.sides(epoch) for epoch in range(toy.epochs)])
 
 
 def _distance(toy: Toy, own: dict[str, Tensor], other: dict[str, Tensor]) -> float:
