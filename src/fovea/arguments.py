@@ -343,13 +343,13 @@ def _elsewhere(key: str) -> str:
 def _nearest_key(key: str, known: list[str]) -> str:
     """Return " Did you mean …": the whole key or, failing that, its last part somewhere else."""
     last = key.rpartition(".")[2]
-    by_last: dict[str, str] = {}
+    by_last: dict[str, list[str]] = {}
     for name in known:
-        by_last.setdefault(name.rpartition(".")[2], name)
+        by_last.setdefault(name.rpartition(".")[2], []).append(name)
     if last in by_last:
-        return f" Did you mean '{by_last[last]}'?"
+        return f" Did you mean {' or '.join(repr(name) for name in by_last[last][:3])}?"
     longer = [name for name in known if name.startswith(f"{key}_")]
-    close = longer or nearest(key, known) or [by_last[name] for name in nearest(last, by_last)]
+    close = longer or nearest(key, known) or [by_last[name][0] for name in nearest(last, by_last)]
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
