@@ -32,6 +32,8 @@ import torch
 import trainer_memory
 import trainer_startup
 from trainer_loops import (
+    BLOCK,
+    STEPS_AN_EPOCH,
     Measured,
     Prepared,
     Stopwatch,
@@ -71,8 +73,16 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true", help="measure settings of a CPU")
     parser.add_argument("--networks", default=",".join(WIDTHS), help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=300, help="of each run; default: %(default)s")
+    parser.add_argument("--steps", type=int, default=300, help="of each run, warm-up included")
     options = parser.parse_args()
+    unknown = set(options.networks.split(",")) - set(WIDTHS)
+    if unknown:
+        parser.error(f"--networks takes {', '.join(WIDTHS)}; unknown: {', '.join(unknown)}")
+    most = STEPS_AN_EPOCH - 1
+    if (options.steps - WARM_UP) % BLOCK or not WARM_UP < options.steps <= most:
+        parser.error(f"--steps is {WARM_UP + BLOCK}, {WARM_UP + 2 * BLOCK} … up to {most}")
+    if options.repeats < 1:
+        parser.error("--repeats is at least 1")
     if options.startup:
         print("\n".join(trainer_startup.report(options.repeats)))
         return

@@ -17,7 +17,7 @@ ALLOWED = {
     "tracking": {"machine.no_room", "machine.places", "safety.redaction"},
     "runs": {"pages", "run_folder", "run_lock"},
     "comparison": {"auto_resume", "evaluation", "pages", "run_folder", "runs"},
-    "recipes": {"arguments", "catalog", "runs"},
+    "recipes": {"arguments", "catalog", "run_folder", "runs"},
     "tasks": {"machine.no_room", "models", "optim", "evaluation"},
     "judging": {
         "console",

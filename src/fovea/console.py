@@ -165,7 +165,8 @@ def print_start(folder: Path, experiment: Experiment, resumed_from: Path | None)
     batch = f"{data.batch_size} = {world} x {kind} x {per_device}"
     batch += f" x {accumulate} accumulated" if accumulate > 1 else ""
     length = f"{trainer.max_epochs} epochs of {experiment.steps_per_epoch} steps"
-    length += f", to step {trainer.max_steps}" if trainer.max_steps >= 0 else ""
+    whole = (trainer.max_epochs or 0) * experiment.steps_per_epoch
+    length += f", to step {trainer.max_steps}" if 0 <= trainer.max_steps < whole else ""
     length += f", {trainer.precision} precision"
     rows = [
         *experiment.rows,

@@ -31,7 +31,7 @@ from fovea.errors import FoveaError, did_you_mean
 from fovea.machine import devices, ranks
 from fovea.machine.accumulation import AgreedAccumulation, find_accumulation
 from fovea.models import Backbone, load_weights, weights_preprocessing
-from fovea.recipes import Built, document_rows
+from fovea.recipes import Built, document_rows, unlike_variant
 from fovea.safety import redaction, targets
 from fovea.tasks import NonFiniteGuard, Task
 from fovea.tasks.idle_hooks import skip_idle_hooks
@@ -287,7 +287,13 @@ def _document_rows(
     )
     normed = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in task.modules())
     share = data.per_device_batch(trainer.world_size, trainer.accumulate_grad_batches)
-    return document_rows(_resolved(cfg.expected), built, share if normed else None)
+    expected, plain = _resolved(cfg.expected), plain_config(cfg)
+
+    def setting(key: str) -> Any:
+        return OmegaConf.select(OmegaConf.create(plain), key)
+
+    rows = document_rows(expected, built, share if normed else None)
+    return rows + [("differs", line) for line in unlike_variant(expected, built.epochs, setting)]
 
 
 def build_task(
@@ -359,12 +365,20 @@ def count_steps(global_batches: int, accumulate: int, limit: float | None) -> in
         global_batches: whole ones, that the epoch's images make.
         accumulate: micro-batches of a step.
         limit: on the micro-batches of an epoch: a number (int), a share (float), or None.
+
+    Raises:
+        FoveaError: none is left.
     """
     batches = global_batches * accumulate
     if isinstance(limit, float):
         batches = int(batches * limit)
     elif limit is not None:
         batches = min(batches, limit)
+    if not batches:
+        raise FoveaError(
+            f"No batch is left to train on: {limit} of the {global_batches * accumulate} of an "
+            "epoch (trainer.limit_train_batches, trainer.overfit_batches). Let it be more."
+        )
     return math.ceil(batches / accumulate)
 
 

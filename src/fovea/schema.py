@@ -466,7 +466,7 @@ class _Train(_Section):
     views: ViewsChoice = _ABSENT
     on_nan: Literal["stop", "skip", "restore"]
     on_nan_limit: PositiveInt
-    compile: bool
+    compile: bool | str
     channels_last: bool
     tags: list[str]
     launcher: _Launcher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -33,6 +34,18 @@ def run_of(folder, recipe, words=(), top1=0.7613, splits=IMAGES, **summary):
     rows = [f"{epoch},{epoch},{top1 + lift},0.93" for epoch, lift in enumerate((0.01, 0.0))]
     (folder / "metrics.csv").write_text("\n".join(["epoch,step,val/top1,val/top5", *rows]) + "\n")
     return folder
+
+
+def evaluation(folder, words, root):
+    """Write an evaluation typed beside ``root`` that reached what the 24 epochs promise."""
+    words = ["split=val", *words]
+    settings = {**dict(word.split("=") for word in words), "run_id": folder.name}
+    settings.pop("data", None)
+    top = {"val/top1": 0.756, "val/top5": 0.921}
+    config = {**settings, "paths": {"run": str(folder)}, "optimizer": None, "trainer": {}}
+    write_run(folder, config=config, metrics=top)
+    (folder / "overrides.yaml").write_text(yaml.safe_dump(words))
+    (folder / "environment.json").write_text(json.dumps({"folder": str(root.parent)}))
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +80,12 @@ def outputs(tmp_path_factory):
     run_of(root / "speedrun", "cifar10_speedrun", metrics={"test/top1": 0.941}, splits=CIFAR)
     run_of(root / "one_view", "cifar10_speedrun", ["views=center"],
            metrics={"test/top1": 0.941}, splits=CIFAR)  # fmt: skip
+    evaluation(
+        root / "flipped", [f"ckpt={root.name}/ffcv/checkpoints/last.ckpt", "views=flip"], root
+    )
+    evaluation(root / "best", [f"ckpt={root.name}/ffcv_shards", "views=flip"], root)
+    evaluation(root / "elsewhere", [f"ckpt={root}/ffcv_shards/checkpoints/last.ckpt", "views=flip",
+                                    "data=folder"], root)  # fmt: skip
     (root / "broken").mkdir()
     (root / "broken" / "config.yaml").write_text("a: [1\n")
     (root / "broken" / "summary.json").write_text("{")
@@ -92,7 +111,8 @@ def test_only_whole_and_unchanged_runs_are_reproductions(entries_of):
 def test_weights_that_had_to_be_given_are_no_change(entries_of):
     entries, _ = entries_of("vit_b16_mae")
     found = {entry.run: entry for entry in entries}
-    assert (found["mae"].verdict, found["mae"].changes) == ("reproduced", ())
+    assert found["mae"].verdict.startswith("reproduced (which weights it began from isn't checked")
+    assert found["mae"].changes == ()
     assert found["random"].changes == ("model.weights=None (recipe: MAE, ViT-B/16, 1600 epochs)",)
 
 
@@ -101,8 +121,13 @@ def test_a_variant_is_told_from_its_recipe_and_views_are_asked_for(entries_of):
     found = {entry.variant: entry for entry in entries}
     assert found["24 epochs"].run == "ffcv"
     assert found["24 epochs"].expected == 0.756
-    assert "views=flip" in found["24 epochs"].verdict
     assert found["24 epochs"].changes == ()
+    # An evaluation of its last checkpoint, typed with a path from where that was.
+    assert found["24 epochs"].verdict == "reproduced (flip views)"
+    # Of this run the best checkpoint was evaluated, and the last one on other data.
+    verdict = found["88 epochs"].verdict
+    assert verdict.startswith("not measured: published with views=flip, so type python src/eval.py")
+    assert "ffcv_shards/checkpoints/last.ckpt split=val views=flip" in verdict
     assert found[""].verdict == found["56 epochs"].verdict == "unverified here"
 
 

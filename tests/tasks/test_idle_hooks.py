@@ -1,5 +1,5 @@
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from fovea.tasks.idle_hooks import STEP_HOOKS, skip_idle_hooks
@@ -26,7 +26,9 @@ class CountingMore(Counting):
 
 
 def test_only_what_does_nothing_is_passed_over(tmp_path):
-    callbacks = [Callback(), Counting(), CountingMore()]
+    steps = []
+    own = LambdaCallback(on_before_backward=lambda *args: steps.append(1))
+    callbacks = [Callback(), Counting(), CountingMore(), own]
     skip_idle_hooks(callbacks)
     assert all(getattr(callbacks[0], hook) is None for hook in STEP_HOOKS)
     trainer = Trainer(
@@ -35,5 +37,6 @@ def test_only_what_does_nothing_is_passed_over(tmp_path):
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(BoringModel())
-    assert [(c.steps, c.epochs) for c in callbacks[1:]] == [(4, 1), (4, 1)]
+    assert [(c.steps, c.epochs) for c in callbacks[1:3]] == [(4, 1), (4, 1)]
     assert callbacks[2].zeroed == 4
+    assert len(steps) == 4

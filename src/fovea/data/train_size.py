@@ -18,8 +18,9 @@ class TrainSize:
         size: None: evaluation's.
         start_size: progressive resolution: the side at the start, which grows to ``size``.
         grow: (first, last) epoch of growing. Up to the first it is ``start_size``, from the last on
-            ``size``, in between linear in the epoch, to the nearest multiple of 32: the schedule of
-            ffcv-imagenet (``get_resolution`` of its ``train_imagenet.py``).
+            ``size``, in between linear in the epoch, to the nearest multiple of 32 that is not
+            beyond either: the schedule of ffcv-imagenet (``get_resolution`` of its
+            ``train_imagenet.py``).
     """
 
     size: int | None = None
@@ -31,6 +32,9 @@ class TrainSize:
             raise FoveaError("augment.start_size and augment.grow go together: set both, or none.")
         if self.grow is not None and not 0 <= self.grow[0] < self.grow[1]:
             raise FoveaError(f"augment.grow={list(self.grow)} must be two rising epochs from 0 on.")
+        for name, side in (("size", self.size), ("start_size", self.start_size)):
+            if side is not None and side < 1:
+                raise FoveaError(f"augment.{name}={side}: a side in pixels is at least 1.")
 
     @property
     def given(self) -> bool:
@@ -46,7 +50,8 @@ class TrainSize:
         if epoch <= first:
             return self.start_size
         grown = self.start_size + (size - self.start_size) * (epoch - first) / (last - first)
-        return round(grown / 32) * 32
+        low, high = sorted((self.start_size, size))
+        return min(max(round(grown / 32) * 32, low), high)
 
     def largest(self, image_size: int) -> int:
         """Return the largest side of any epoch; ``image_size`` is evaluation's."""

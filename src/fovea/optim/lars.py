@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import timm.optim
+from torch import Tensor
 
 
 class Lars(timm.optim.Lars):
@@ -18,12 +19,20 @@ class Lars(timm.optim.Lars):
     1; what is adapted, as in the ``util/lars.py`` of MoCo v3 and MAE.
 
     Args:
-        params: groups as `fovea.optim.param_groups` makes them: either all of their parameters are
-            1-d, or none is where it decays differently.
+        params: groups as `fovea.optim.param_groups` makes them. One that holds 1-d parameters and
+            others (a class token beside biases) becomes two.
         options: of ``timm.optim.Lars``: lr, momentum, weight_decay, trust_coeff, nesterov …
     """
 
     def __init__(self, params: Any, **options: Any) -> None:
-        super().__init__(params, **options)
-        for group in self.param_groups:
-            group["always_adapt"] = group["params"][0].ndim > 1
+        groups = []
+        for group in params:
+            for adapted in (True, False):
+                members = [one for one in group["params"] if (_tensor(one).ndim > 1) == adapted]
+                if members:
+                    groups.append({**group, "params": members, "always_adapt": adapted})
+        super().__init__(groups, **options)
+
+
+def _tensor(member: tuple[str, Tensor] | Tensor) -> Tensor:
+    return member[1] if isinstance(member, tuple) else member

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -9,6 +10,7 @@ from omegaconf import DictConfig
 from fovea.data.settings import check_batch
 from fovea.experiment import count_steps
 from fovea.machine.out_of_memory import accumulations
+from fovea.optim import steps_in_run
 from fovea.planning.hardware import GPUS
 from fovea.planning.measuring import StepCost, forward_flops, measure_step
 from fovea.planning.planned import PlannedRun
@@ -55,7 +57,7 @@ class Plan:
     steps: int
     steps_per_epoch: int
     half: bool
-    flops: int
+    flops: float
     flops_per_image: float
     least_flops_per_image: int
     speed: float
@@ -104,16 +106,10 @@ def make_plan(cfg: DictConfig) -> Plan:
     run = PlannedRun(cfg)
     accumulate, costs = _find_step(run)
     steps = count_steps(run.sizes.train // run.data.batch_size, accumulate, run.limit)
-    per_epoch = steps * run.data.batch_size
-    whole = cfg.trainer.max_epochs * steps
-    made = whole if cfg.trainer.max_steps < 0 else min(whole, cfg.trainer.max_steps)
-    trained = (
-        per_epoch
-        * made
-        / whole
-        * sum(cost.flops * phase.epochs for cost, phase in zip(costs, run.phases, strict=True))
-    )
-    checks = cfg.trainer.max_epochs // cfg.trainer.check_val_every_n_epoch
+    made = steps_in_run(cfg.trainer.max_epochs, steps, cfg.trainer.max_steps)
+    epochs = math.ceil(made / steps)
+    trained = run.data.batch_size * _over_phases(run, costs, made, steps)
+    checks = epochs // cfg.trainer.check_val_every_n_epoch
     validated = forward_flops(run.task, run.data.image_shape) * run.sizes.val * checks
     speed, speed_from = run.speed()
     network, network_how = run.network()
@@ -124,7 +120,7 @@ def make_plan(cfg: DictConfig) -> Plan:
         sizes=run.sizes,
         batch_size=run.data.batch_size,
         accumulate=accumulate,
-        epochs=cfg.trainer.max_epochs,
+        epochs=epochs,
         steps=made,
         steps_per_epoch=steps,
         half=run.half,
@@ -139,6 +135,22 @@ def make_plan(cfg: DictConfig) -> Plan:
         network=network,
         network_how=network_how,
     )
+
+
+def _over_phases(run: PlannedRun, costs: list[StepCost], made: int, steps: int) -> int:
+    """Return the sum, over the ``made`` steps of a run, of what an image costs in each.
+
+    Args:
+        run: with the phases that ``costs`` are of.
+        costs: of an image.
+        made: steps of the run, which may end before all phases have begun.
+        steps: of an epoch.
+    """
+    total, left = 0, made
+    for cost, phase in zip(costs, run.phases, strict=True):
+        here = min(left, phase.epochs * steps)
+        total, left = total + cost.flops * here, left - here
+    return total
 
 
 def _find_step(run: PlannedRun) -> tuple[int, list[StepCost]]:

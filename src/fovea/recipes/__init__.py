@@ -1,6 +1,12 @@
 """Recipes as documents: what they promise, what a run of them changed, and what was reached."""
 
-from fovea.recipes.departures import Built, batch_of_a_device, departures, document_rows
+from fovea.recipes.departures import (
+    Built,
+    batch_of_a_device,
+    departures,
+    document_rows,
+    unlike_variant,
+)
 from fovea.recipes.overrides import changed, matters
 
 __all__ = [
@@ -10,4 +16,5 @@ __all__ = [
     "departures",
     "document_rows",
     "matters",
+    "unlike_variant",
 ]

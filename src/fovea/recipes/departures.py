@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import yaml
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,24 @@ def departures(expected: Mapping[str, Any], built: Built) -> list[str]:
     return lines
 
 
+def unlike_variant(
+    expected: Mapping[str, Any], epochs: int, setting: Callable[[str], Any]
+) -> list[str]:
+    """Return a line for each setting of the variant of so many ``epochs`` that a run lacks.
+
+    Args:
+        expected: the document.
+        epochs: of the run.
+        setting: key -> its value in the run.
+    """
+    lines = []
+    for word in of_variant(expected, epochs).get("overrides", ()):
+        key, _, value = word.partition("=")
+        if setting(key) != yaml.safe_load(value):
+            lines.append(f"{key}: {setting(key)}, the document has {value} for {epochs} epochs")
+    return lines
+
+
 def batch_of_a_device(expected: Mapping[str, Any], device_batch: int) -> str | None:
     """Return a word on the batch that BatchNorm sees, where it is not the document's.
 
@@ -87,9 +107,10 @@ def batch_of_a_device(expected: Mapping[str, Any], device_batch: int) -> str | N
     theirs = expected["global_batch"] // expected["devices"]
     if theirs == device_batch:
         return None
+    devices = f"{expected['devices']} device" + "s" * (expected["devices"] > 1)
     return (
-        f"BatchNorm sees {device_batch} images at a time, the document's {theirs} "
-        f"({expected['devices']} devices): the steps are the same, its statistics are not"
+        f"BatchNorm sees {device_batch} images at a time, the document's {theirs} ({devices}): "
+        "its statistics are others, also where the global batch is the same"
     )
 
 
@@ -106,6 +127,8 @@ def document_rows(
     said = of_variant(expected, built.epochs)
     rows = [("document", f"{results_in_words(said['results'])} ({said['source']})")]
     rows += [("differs", line) for line in departures(expected, built)]
+    if built.weights is not None and said["weights"] is not None:
+        rows.append(("weights of it", f"{said['weights']}: whether those are them isn't checked"))
     if built.in_shards:
         rows.append(("stored", "images are in shards, and count as the document's by their number"))
     note = None if device_batch is None else batch_of_a_device(expected, device_batch)

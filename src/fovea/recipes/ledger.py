@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -13,8 +14,9 @@ from typing import Any
 import pandas as pd
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from fovea import runs
+from fovea import run_folder, runs
 from fovea.arguments import compose_checked
 from fovea.catalog import config_dir, groups
 from fovea.recipes.counts import count_of, other_data, read_summary
@@ -165,6 +167,8 @@ def _entries(
         elif reached is None:
             verdict = f"not measured{note}"
         else:
+            if recipe.document["weights"] is not None:
+                note += " (which weights it began from isn't checked)"
             note += " (images stored otherwise: in shards)" if stored else ""
             verdict = judge(result["value"], result["spread"], reached, images) + note
         entries.append(_entry(recipe, result, row["id"], reached, verdict, tuple(changes)))
@@ -198,13 +202,32 @@ def _reached(
         return _number(row.get(f"last/{metric}")), ""
     if split == "test" and ((_settings(row["path"]) or {}).get("views") or "center") == views:
         return _number(row.get(metric)), "" if views == "center" else f" ({views} views)"
+    # The best of val was chosen on val, so there it is the last one that counts.
+    checkpoint = Path(row["path"], "checkpoints", "last.ckpt" if split == "val" else "best.ckpt")
     for other in table[table["kind"] == "eval"].to_dict("records"):
         settings = _settings(other["path"]) or {}
-        same = str(settings.get("ckpt", "")).rstrip("/").startswith(str(row["path"]))
-        if same and settings.get("views") == views:
+        asked = settings.get("views") == views and settings.get("split") == split
+        if asked and other["state"] == "finished" and _judges(Path(other["path"]), checkpoint):
             return _number(other.get(metric)), f" ({views} views)"
-    command = f"python src/eval.py ckpt={row['path']} split={split} views={views}"
+    command = f"python src/eval.py ckpt={checkpoint} split={split} views={views}"
     return None, f": published with views={views}, so type {command}"
+
+
+def _judges(evaluation: Path, checkpoint: Path) -> bool:
+    """Return whether an evaluation is of ``checkpoint``, on the data of its run and as that had it.
+
+    It is what was typed: a path from the folder where it was typed, and nothing about data.
+    """
+    try:
+        typed = run_folder.read_overrides(evaluation)
+        began_in = json.loads((evaluation / "environment.json").read_text())["folder"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, OmegaConfBaseException):
+        return False
+    words = dict(word.partition("=")[::2] for word in typed)
+    other_data = any(key.lstrip("+~").partition(".")[0] == "data" for key in words)
+    named = Path(str(began_in), words.get("ckpt", "").strip("'\""))
+    named = named / "checkpoints" / "best.ckpt" if named.is_dir() else named
+    return not other_data and named.resolve() == checkpoint.resolve()
 
 
 def _entry(

@@ -8,7 +8,7 @@ from typing import Any
 
 INDIFFERENT = re.compile(
     r"(run_id|resume|group|tags|seed|test|views|compile|channels_last|allow_targets)"
-    r"|(paths|logger|launcher|checkpoint|sweep|expected|debug)(\..*)?"
+    r"|(paths|logger|launcher|checkpoint|sweep|expected|debug|plan|tune|hardware)(\..*)?"
     r"|callbacks\.(best|throughput|spikes|progress|image_sheets|learning_curves)(\..*)?"
     r"|data\.(root|cache_dir|num_workers|decode|in_memory|memory_fraction|eval_batch_size|check|seed"
     r"|shuffle_window|_target_)"
@@ -20,8 +20,9 @@ INDIFFERENT = re.compile(
 what is shown; what the evaluation at the end sees; workers and decoders; devices, and the number of
 parts a global batch is split into; the seed, since a published number holds for any. Which images
 there are is told by their number (`fovea.recipes.departures`), not by the class that reads them
-(folders, or shards: `in_shards`). All others matter: model, weights, optimiser, schedule, task, freezing, augmentation, sizes, splits,
-epochs, limits, precision, what is monitored, and what happens to steps that are no numbers."""
+(folders, or shards: `in_shards`). What tuning found stands in the setting that it found. All others
+matter: model, weights, optimiser, schedule, task, freezing, augmentation, sizes, splits, epochs,
+limits, precision, what is monitored, and what happens to steps that are no numbers."""
 
 _FOUND = re.compile(
     r"data\.(classes|num_classes|official_val|val_fraction|test_fraction|split_seed)"

@@ -25,5 +25,6 @@ def skip_idle_hooks(callbacks: Iterable[Callback]) -> None:
     """
     for callback in callbacks:
         for hook in STEP_HOOKS:
-            if getattr(type(callback), hook) is getattr(Callback, hook):
+            inherited = getattr(type(callback), hook) is getattr(Callback, hook)
+            if inherited and hook not in vars(callback):  # LambdaCallback sets them there
                 setattr(callback, hook, None)

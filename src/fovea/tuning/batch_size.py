@@ -50,11 +50,11 @@ def describe_largest(cfg: DictConfig, experiment: Experiment) -> tuple[str, str]
         largest = largest_micro_batch(task, data, trainer, cfg.trainer.max_epochs, averaged)
         how = "tried"
     share = data.per_device_batch(trainer.world_size, trainer.accumulate_grad_batches)
-    text = f"{max(largest, share):,} images a device at a time ({how}), the run takes {share}; "
-    text += f"data.batch_size={data.batch_size} and with it the recipe stay"
+    fits = f"{max(largest, share):,} images a device at a time"
     if largest >= data.split_sizes["train"]:
-        text = f"all of train fits on a device ({how}), " + text.split(", ", 1)[1]
-    return "largest batch", text
+        fits = "all of train fits on a device"
+    stays = f"data.batch_size={data.batch_size} and with it the recipe stay"
+    return "largest batch", f"{fits} ({how}), the run takes {share}; {stays}"
 
 
 def largest_by_count(task: Task, data: ImageDataModule, free: float, averaged: bool) -> int:

@@ -24,9 +24,17 @@ from fovea import console
 from fovea.checkpoints import durable
 from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
-from fovea.experiment import build_data, build_model, build_task, make_trainer, preprocessing_of
+from fovea.experiment import (
+    build_data,
+    build_model,
+    build_task,
+    count_steps,
+    make_trainer,
+    preprocessing_of,
+)
 from fovea.machine import devices
 from fovea.machine.accumulation import find_accumulation
+from fovea.optim import steps_in_run
 from fovea.tasks import Task
 
 log = logging.getLogger("fovea")
@@ -110,19 +118,22 @@ def _steps(cfg: DictConfig, task: Task, data: ImageDataModule) -> int:
     """
     freeze = task.freeze_schedule.bind(task.parts(), cfg.trainer.max_epochs)
     scales = {scale for scale in freeze.scales(0).values() if scale is not None}
-    if task.layer_decay != 1 or scales != {1.0}:
+    if task.layer_decay != 1 or scales != {1.0} or task.param_scales:
         raise FoveaError(
-            "tune.lr=true gives all stages the same rate, and here task.layer_decay or freeze "
-            "gives them different ones. Find the rate without them, and type it: optimizer.lr=…"
+            "tune.lr=true gives all parameters the same rate, and here task.layer_decay, "
+            "task.param_scales or freeze gives them different ones. Find the rate without them, "
+            "and type it: optimizer.lr=…"
         )
     epochs = [start for start in freeze.starts[1:] if start < cfg.trainer.max_epochs]
     epochs += [cfg.trainer.max_epochs]
-    steps = min(cfg.tune.steps, epochs[0] * (data.split_sizes["train"] // data.batch_size))
+    limit = cfg.trainer.overfit_batches or cfg.trainer.limit_train_batches
+    an_epoch = count_steps(data.split_sizes["train"] // data.batch_size, 1, limit)
+    steps = min(cfg.tune.steps, steps_in_run(epochs[0], an_epoch, cfg.trainer.max_steps))
     if steps < LEAST_STEPS:
         raise FoveaError(
             f"tune.lr=true needs {LEAST_STEPS} steps, and there are {steps} (tune.steps, and those "
             "of the run until something is thawed). Set optimizer.lr yourself, or let "
-            "trainer.max_epochs be more."
+            "trainer.max_epochs (and trainer.max_steps, trainer.limit_train_batches) be more."
         )
     return int(steps)
 
