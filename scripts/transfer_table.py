@@ -96,8 +96,9 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns: ``schedule``, ``images``, ``n`` seeds, ``mean``, ``margin`` (t with n - 1 degrees of
     freedom; NaN of one seed), ``behind`` (mean difference to the best of this size, paired by seed,
-    0 for that one), ``p`` (paired t-test of it, by Holm for the schedules of this size; NaN where
-    fewer than two seeds are shared) and ``open``: not shown to be worse than the best.
+    0 for that one), ``behind_margin`` likewise, ``p`` (paired t-test of it, by Holm for the
+    schedules of this size; NaN where fewer than two seeds are shared) and ``open``: not shown to be
+    worse than the best.
     """
     parts = []
     for images, group in table.groupby("images"):
@@ -117,6 +118,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
                     "mean": [found.value for found in estimates],
                     "margin": [found.margin for found in estimates],
                     "behind": [difference.value for difference in behind],
+                    "behind_margin": [difference.margin for difference in behind],
                     "p": holm(p),
                 }
             )

@@ -49,6 +49,7 @@ def test_the_table_is_that_of_a_hand_calculation(tmp_path, table):
     # two-sided p of t is 1 - t / sqrt(2 + t^2), which Holm doubles for the smaller of two.
     t = 0.1 / (0.02 / math.sqrt(3))
     assert rows.loc["full", "behind"] == pytest.approx(0.1)
+    assert rows.loc["full", "behind_margin"] == pytest.approx(4.30265 * 0.1 / t, rel=1e-5)
     assert rows.loc["full", "p"] == pytest.approx(2 * (1 - t / math.sqrt(2 + t * t)))
     # Differences 0, 0, 0.01: t = 1.
     assert rows.loc["gradual", "p"] == pytest.approx(1 - 1 / math.sqrt(3))
