@@ -117,12 +117,15 @@ def words(name: str, root: Path, out: Path) -> list[str]:
     own = [f"experiment={name}", f"paths.outputs={out}", f"data.root={root}", *SMALL]
     own += ["logger=none", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.max_epochs=2"]
     own += ["trainer.precision=32-true", "trainer.limit_train_batches=2", "channels_last=false"]
-    if "cifar" in name:
+    study = name in {"transfer_pretrain", "transfer_study"}
+    if "cifar" in name or study:
         own = [word for word in own if "root" not in word]
         own += ["data=folder", f"data.root={root}", "data.val_fraction=0.1", "test=false"]
     elif "transfer" not in name:
         own += ["data.classes=present"]
-    if name in {"vit_b16_mae", "resnet50_transfer", "vit_b16_transfer"}:
+    if study:
+        own += ["data.classes=[n01440764,n01443537]"]
+    if name in {"transfer_study", "vit_b16_mae", "resnet50_transfer", "vit_b16_transfer"}:
         own += ["model.weights=null"]
     if "ffcv" in name:
         own += ["augment.size=64", "augment.start_size=32", "augment.grow=[0,1]"]
