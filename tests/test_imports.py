@@ -39,6 +39,7 @@ ALLOWED = {
         "experiment",
         "judging",
         "machine.out_of_memory",
+        "optim",
         "tasks",
     },
     "tuning": {
@@ -48,6 +49,7 @@ ALLOWED = {
         "experiment",
         "machine.accumulation",
         "machine.devices",
+        "optim",
         "planning",
         "tasks",
     },

@@ -42,8 +42,8 @@ def evaluation(folder, words, root):
     settings = {**dict(word.split("=") for word in words), "run_id": folder.name}
     settings.pop("data", None)
     top = {"val/top1": 0.756, "val/top5": 0.921}
-    config = {**settings, "paths": {"run": str(folder)}, "optimizer": None, "trainer": {}}
-    write_run(folder, config=config, metrics=top)
+    write_run(folder, metrics=top)
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     (folder / "overrides.yaml").write_text(yaml.safe_dump(words))
     (folder / "environment.json").write_text(json.dumps({"folder": str(root.parent)}))
 

@@ -116,7 +116,7 @@ def test_what_stands_in_the_folder_is_taken(tmp_path):
     [
         (["tune.steps=19"], "needs 20 steps, and there are 19"),
         (["trainer.max_epochs=1"], "needs 20 steps, and there are 17"),
-        (["task.layer_decay=0.75"], "all stages the same rate"),
+        (["task.layer_decay=0.75"], "all parameters the same rate"),
     ],
 )
 def test_what_it_cannot_do_is_said(tmp_path, words, expected):
