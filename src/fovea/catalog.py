@@ -6,6 +6,9 @@ import re
 import textwrap
 from pathlib import Path
 
+_WIDTH = 150
+"""Of lines of the help, about that of the longest descriptions."""
+
 
 def config_dir() -> Path:
     """Return the folder of the configuration: inside an installed package, else of the checkout."""
@@ -65,9 +68,9 @@ def help_text(command: str) -> str:
 
 def _names_only(group: str, choices: list[str]) -> list[str]:
     """Return the choices of a group that has too many for a line each."""
-    text = ", ".join(choices) + f": each described at the head of conf/{group}/<name>.yaml"
+    text = ", ".join(choices) + f": see conf/{group}/<name>.yaml"
     return textwrap.wrap(
-        text, 100, initial_indent=f"{group + '=':<13}", subsequent_indent=" " * 13,
+        text, _WIDTH, initial_indent=f"{group + '=':<13}", subsequent_indent=" " * 13,
         break_on_hyphens=False,
     )  # fmt: skip
 

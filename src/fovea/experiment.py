@@ -287,13 +287,10 @@ def _document_rows(
     )
     normed = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in task.modules())
     share = data.per_device_batch(trainer.world_size, trainer.accumulate_grad_batches)
-    expected, plain = _resolved(cfg.expected), plain_config(cfg)
-
-    def setting(key: str) -> Any:
-        return OmegaConf.select(OmegaConf.create(plain), key)
-
+    expected = _resolved(cfg.expected)
     rows = document_rows(expected, built, share if normed else None)
-    return rows + [("differs", line) for line in unlike_variant(expected, built.epochs, setting)]
+    unlike = unlike_variant(expected, built.epochs, partial(OmegaConf.select, cfg))
+    return rows + [("differs", line) for line in unlike]
 
 
 def build_task(
@@ -337,10 +334,14 @@ def _find_accumulation(cfg: DictConfig, task: Task, data: ImageDataModule) -> bo
     trainer = make_trainer(
         cfg.trainer, Path(cfg.paths.run), logger=False, enable_checkpointing=False
     )
-    averaged = bool(cfg.callbacks and cfg.callbacks.get("ema"))
-    number = find_accumulation(task, data, trainer, cfg.trainer.max_epochs, averaged)
+    number = find_accumulation(task, data, trainer, cfg.trainer.max_epochs, keeps_average(cfg))
     cfg.trainer.accumulate_grad_batches = number
     return True
+
+
+def keeps_average(cfg: DictConfig) -> bool:
+    """Return whether the run keeps averaged weights beside its weights, as large as they are."""
+    return bool(cfg.callbacks and cfg.callbacks.get("ema"))
 
 
 def _amend_accumulation(folder: Path, plain: dict[str, Any], number: int) -> None:
@@ -354,8 +355,13 @@ def _amend_accumulation(folder: Path, plain: dict[str, Any], number: int) -> Non
 def steps_per_epoch(trainer: lightning.Trainer, data: ImageDataModule) -> int:
     """Return the optimiser steps of an epoch, limits on the number of batches included."""
     accumulate = trainer.accumulate_grad_batches
-    limit = getattr(trainer, "overfit_batches", 0) or trainer.limit_train_batches
-    return count_steps(data.split_sizes["train"] // data.batch_size, accumulate, limit)
+    global_batches = data.split_sizes["train"] // data.batch_size
+    return count_steps(global_batches, accumulate, batch_limit(trainer))
+
+
+def batch_limit(trainer: lightning.Trainer | DictConfig) -> float | None:
+    """Return the limit on the micro-batches of an epoch, of a Trainer or its configuration."""
+    return trainer.overfit_batches or trainer.limit_train_batches  # type: ignore[union-attr]
 
 
 def count_steps(global_batches: int, accumulate: int, limit: float | None) -> int:

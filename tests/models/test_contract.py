@@ -124,7 +124,8 @@ def test_stages_run_from_stem_to_last_block(case):
         handle.remove()
     assert list(backbone.stages) == seen
     assert seen[0] == "stem"
-    assert len(seen) >= 4
+    # Of the speedrun's network the source has three groups after the stem.
+    assert len(seen) == 4 if backbone.name == "speedrun" else len(seen) >= 5
 
 
 def _is_root(module: nn.Module) -> bool:
@@ -169,15 +170,19 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("choice", [c for c in CHOICES if c not in ("timm", "speedrun")])
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c != "timm"])
 def test_published_parameter_counts(choice):
-    """At 224 pixels with 1000 classes; ViT-S/16: 22.05 M (Touvron et al. 2021, DeiT-S)."""
+    """At 224 pixels with 1000 classes; ViT-S/16: 22.05 M (Touvron et al. 2021, DeiT-S).
+
+    The speedrun's has 1,971,640 without biases in a head of ten classes (test_published_costs).
+    """
+    others = {"vit_s16": 22_050_664, "speedrun": 1_971_640 - 10 * 256 + 1000 * 257}
     with torch.device("meta"):
         backbone = build(choice, 224, 3)
         head = create_head(backbone.num_features, 1000)
     count = sum(p.numel() for p in [*backbone.parameters(), *head.parameters()])
     published = PUBLISHED.get(choice)
-    assert count == (published.DEFAULT.meta["num_params"] if published else 22_050_664)
+    assert count == (published.DEFAULT.meta["num_params"] if published else others[choice])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from fovea.experiment import build, compose
 from fovea.recipes import Built, departures, document_rows
 
 RECIPES = groups()["experiment"]
-STUDY = ("transfer_pretrain", "transfer_study")
 FILES = {name: (config_dir() / "experiment" / f"{name}.yaml").read_text() for name in RECIPES}
 DOCUMENTS = {n: e for n, t in FILES.items() if (e := yaml.safe_load(t).get("expected"))}
 TINY = {
@@ -138,9 +137,7 @@ def words(name: str, root: Path, out: Path) -> list[str]:
     return own
 
 
-# Those of the transfer study are built in tests/scripts/test_transfer_study.py: their classes are
-# CIFAR-10's own.
-@pytest.mark.parametrize("name", [r for r in RECIPES if r not in STUDY])
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_builds_at_toy_size(name, imagenet, tmp_path):
     cfg = compose(words(name, imagenet, tmp_path))
     made = build(cfg)

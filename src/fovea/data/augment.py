@@ -226,10 +226,8 @@ class Augment:
         if not hflip:
             flip = 0.0
         if padded or isinstance(flip, Tensor) or flip:
-            padding, reflect = (
-                self.padding_of(size) if padded else 0,
-                self.padding_mode == "reflect",
-            )
+            padding = self.padding_of(size) if padded else 0
+            reflect = self.padding_mode == "reflect"
             images = flip_and_shift(images, seeds, flip, padding, reflect)
         if self.color_jitter:
             images = jitter_colour(images.float() / 255, seeds, self.color_jitter) * 255

@@ -10,7 +10,14 @@ from omegaconf import DictConfig
 from torch import nn
 
 from fovea.data import ImageDataModule
-from fovea.experiment import build_model, build_task, preprocessing_of, unprepared_data
+from fovea.experiment import (
+    batch_limit,
+    build_model,
+    build_task,
+    keeps_average,
+    preprocessing_of,
+    unprepared_data,
+)
 from fovea.planning.hardware import GPUS, REFERENCES, foretold_speed
 from fovea.planning.measuring import optimizer_bytes
 from fovea.planning.sizes import find_sizes
@@ -68,7 +75,7 @@ class PlannedRun:
         self.mixed = self.data.augment.batch_mix(len(names)) is not None
         self.half = cfg.trainer.precision not in _FULL
         self.sharded = "fsdp" in str(cfg.trainer.strategy).lower()
-        self.limit: float | None = cfg.trainer.overfit_batches or cfg.trainer.limit_train_batches
+        self.limit = batch_limit(cfg.trainer)
         self._kept = self._count_kept()
 
     def _count_kept(self) -> dict[str, int]:
@@ -88,7 +95,7 @@ class PlannedRun:
             ),
             "averaged": 0,
         }
-        if self.cfg.callbacks and self.cfg.callbacks.get("ema"):
+        if keeps_average(self.cfg):
             kept["averaged"] = kept["parameters"] + buffers
         return kept
 

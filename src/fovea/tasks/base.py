@@ -188,6 +188,8 @@ class Task(lightning.LightningModule):
             device = self.trainer.strategy.root_device
             modules = [self.backbone, self.head]
             self._compiled = compile_in_place(modules, self.compile_backend, device)
+            if not self._compiled:  # that was said, and is not tried again for evaluation
+                self.compile_backend = False
         if stage == "fit":
             self._frozen = self._bind_freeze_schedule()
             self._groups = self._make_groups(self._frozen)

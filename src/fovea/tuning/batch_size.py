@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from fovea.data import ImageDataModule
 from fovea.data.resident import free_memory
-from fovea.experiment import Experiment
+from fovea.experiment import Experiment, keeps_average
 from fovea.machine.accumulation import largest_micro_batch
 from fovea.planning.measuring import measure_step, optimizer_bytes
 from fovea.tasks import Task
@@ -42,7 +42,7 @@ def describe_largest(cfg: DictConfig, experiment: Experiment) -> tuple[str, str]
         experiment: before its first step; left as it is.
     """
     task, data, trainer = experiment.task, experiment.data, experiment.trainer
-    averaged = bool(cfg.callbacks and cfg.callbacks.get("ema"))
+    averaged = keeps_average(cfg)
     if trainer.strategy.root_device.type == "cpu":
         free = ROOM * free_memory() / trainer.num_devices
         largest, how = largest_by_count(task, data, free, averaged), "about, by count"

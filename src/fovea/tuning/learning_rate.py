@@ -25,6 +25,7 @@ from fovea.checkpoints import durable
 from fovea.data import ImageDataModule
 from fovea.errors import FoveaError
 from fovea.experiment import (
+    batch_limit,
     build_data,
     build_model,
     build_task,
@@ -126,8 +127,8 @@ def _steps(cfg: DictConfig, task: Task, data: ImageDataModule) -> int:
         )
     epochs = [start for start in freeze.starts[1:] if start < cfg.trainer.max_epochs]
     epochs += [cfg.trainer.max_epochs]
-    limit = cfg.trainer.overfit_batches or cfg.trainer.limit_train_batches
-    an_epoch = count_steps(data.split_sizes["train"] // data.batch_size, 1, limit)
+    global_batches = data.split_sizes["train"] // data.batch_size
+    an_epoch = count_steps(global_batches, 1, batch_limit(cfg.trainer))
     steps = min(cfg.tune.steps, steps_in_run(epochs[0], an_epoch, cfg.trainer.max_steps))
     if steps < LEAST_STEPS:
         raise FoveaError(
